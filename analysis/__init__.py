@@ -1,0 +1,1 @@
+"""Records in, findings out: tables, JSON, plots, HTML. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Model in, smaller model out. Knows nothing of evaluation, analysis or clusters."""

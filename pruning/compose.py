@@ -1,0 +1,88 @@
+"""From command-line overrides to a plain config, through Hydra. No torch here."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
+
+import conf
+from pruning.errors import ConfigError
+
+CONF_DIR = Path(conf.__file__).resolve().parent
+
+
+def register(schema: type[BaseModel]) -> None:
+    """Make every key of `schema`, with its default, the base that the files of `conf/` differ from."""
+    ConfigStore.instance().store(name="schema", node=_defaults(schema))
+
+
+def compose(name: str, overrides: list[str]) -> dict[str, Any]:
+    """Compose `conf/<name>.yaml` over the registered schema with `overrides` into plain dicts and lists.
+
+    Raises:
+        ConfigError: An override is malformed, names an unknown key or group option, or a value is missing.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+            return plain(hydra_compose(name, overrides=overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_message(error, overrides)) from error
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Resolve a Hydra config and leave Hydra's own node out.
+
+    Raises:
+        ConfigError: A mandatory value (`???`) was not given.
+    """
+    missing = sorted(str(key) for key in OmegaConf.missing_keys(config) if not str(key).startswith("hydra."))
+    if missing:
+        raise ConfigError("missing: " + ", ".join(f"{key}=..." for key in missing) + " must be given")
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items() if key != "hydra"}
+
+
+def options(group: str) -> list[str]:
+    """Names that can be chosen for a config group, e.g. `options("model")`."""
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
+def describe(group: str, name: str) -> str:
+    """The first comment of a config file: one sentence on what the option is."""
+    for line in (CONF_DIR / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        if line.startswith("# ") and not line.startswith("# @"):
+            return line[2:]
+    return ""
+
+
+def _defaults(schema: type[BaseModel]) -> dict[str, Any]:
+    """Nested defaults of a schema; `???` where a value must be given."""
+    result: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            result[name] = _defaults(kind)
+        elif field.is_required():
+            result[name] = "???"
+        else:
+            value = field.get_default(call_default_factory=True)
+            result[name] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def _message(error: Exception, overrides: list[str]) -> str:
+    """One readable message of Hydra's: the chain of causes, without its hints for developers."""
+    lines = [line for line in str(error).splitlines() if line.strip() and "full_key" not in line and "object_type" not in line]
+    text = "\n".join(lines)
+    if "To append to your config use" in text:
+        text = text.split("To append")[0].strip() + "\n`--cfg` prints the keys that exist"
+    return f"cannot compose the config from {' '.join(overrides) or 'the defaults'}:\n{text}"

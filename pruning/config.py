@@ -1,0 +1,198 @@
+"""The typed configuration of a pruning run, checked before any model is loaded. No torch here.
+
+Every value that changes a result is part of the run's identity; fields marked with `Local` (where it runs,
+how it is batched on the device, where files go) are not.
+"""
+
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pruning.errors import ConfigError
+from pruning.files import digest
+
+LOCAL = {"identity": False}
+RESULT_VERSION = 1
+"""Raised whenever a change of code changes results: runs of different versions have different identities."""
+
+Estimator = Literal["taylor", "taylor_gate", "taylor_second", "magnitude", "wanda", "fluctuation", "random"]
+PriorKind = Literal["none", "loss", "cosine", "gate"]
+C = TypeVar("C", bound=BaseModel)
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+
+
+class Frozen(BaseModel):
+    """Base of all configs: immutable, and unknown keys are refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(Frozen):
+    """Which model is pruned and how it is loaded."""
+
+    name: str = "local"
+    path: Annotated[str, Field(min_length=1, description="hub id, directory, or bundled:NAME")]
+    revision: str | None = None
+    dtype: Dtype = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = "sdpa"
+    device_map: Annotated[str | None, Field(json_schema_extra=LOCAL)] = None
+    trust_remote_code: bool = False
+
+
+class CalibrationConfig(Frozen):
+    """Which text the gradient pass sees; never text that evaluation reads."""
+
+    name: str = "text_file"
+    source: Literal["hub", "file", "world"] = "file"
+    path: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    data_files: str | None = None
+    revision: str | None = None
+    field: str = "text"
+    packing: Literal["packed", "study"] = "packed"
+    blank_lines: Literal["keep", "single"] = "keep"
+    min_chars: Annotated[int, Field(ge=0)] = 0
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Self:
+        if self.source != "world" and not self.path:
+            raise ValueError(f"calibration.path is required for calibration.source={self.source}: give a file or hub id")
+        return self
+
+
+class TaylorConfig(Frozen):
+    """Size of the calibration pass."""
+
+    seq_len: Annotated[int, Field(ge=2, description="tokens per sample")] = 128
+    num_samples: Annotated[int, Field(ge=1, description="samples whose gradients are accumulated")] = 256
+    batch_size: Annotated[int, Field(ge=1, description="samples per backward pass; part of the definition")] = 4
+
+
+class CaptureConfig(Frozen):
+    """What one pass over the calibration text records."""
+
+    estimators: Literal["auto", "all"] = "auto"
+    snapshots: Annotated[tuple[int, ...], Field(json_schema_extra=LOCAL)] = ()
+    priors: Annotated[
+        tuple[Literal["loss", "cosine", "gate"], ...], Field(json_schema_extra=LOCAL)
+    ] = ("loss", "cosine", "gate")
+    prior_share: Annotated[float, Field(gt=0, le=1, description="share of the samples that measure priors")] = 0.2
+    on_nonfinite: Literal["skip", "fail"] = "skip"
+    offload: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
+    gradient_checkpointing: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
+
+
+class MethodConfig(Frozen):
+    """How statistics become scores, and scores a plan."""
+
+    name: str = "custom"
+    estimator: Estimator = "taylor"
+    prior: PriorKind = "none"
+    scope: Literal["layer", "block"] = "block"
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    allocation: Literal["global", "uniform", "per_layer"] = "global"
+    layer_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    structures: Literal["both", "attention", "mlp"] = "both"
+
+    @model_validator(mode="after")
+    def _weights_where_needed(self) -> Self:
+        if (self.allocation == "per_layer") != (self.layer_weights is not None):
+            raise ValueError("method.layer_weights is given exactly when method.allocation=per_layer (one per layer)")
+        return self
+
+
+class BudgetConfig(Frozen):
+    """How much is removed."""
+
+    ratio: Annotated[float, Field(ge=0, lt=1, description="share of parameters removed")] = 0.2
+    of: Literal["total", "decoder"] = "total"
+
+
+class GuardConfig(Frozen):
+    """Limits that no plan may cross."""
+
+    min_kv_groups: Annotated[int, Field(ge=0)] = 0
+    min_channels: Annotated[int, Field(ge=0)] = 0
+    max_layer_ratio: Annotated[float, Field(gt=0, le=1, description="largest share cut of one layer's MLP or attention")] = 1.0
+    protect_first: Annotated[int, Field(ge=0)] = 0
+    protect_last: Annotated[int, Field(ge=0)] = 0
+    round_to: Annotated[int, Field(ge=1, description="kept MLP widths are multiples of this")] = 1
+
+
+class PruneConfig(Frozen):
+    """Everything that decides which smaller model comes out."""
+
+    model: ModelConfig
+    calibration: CalibrationConfig
+    method: MethodConfig = MethodConfig()
+    taylor: TaylorConfig = TaylorConfig()
+    capture: CaptureConfig = CaptureConfig()
+    budget: BudgetConfig = BudgetConfig()
+    guard: GuardConfig = GuardConfig()
+    seed: int = 0
+    device: Annotated[str, Field(json_schema_extra=LOCAL)] = "auto"
+    out: Annotated[str, Field(json_schema_extra=LOCAL)] = "runs"
+    save_model: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
+    progress: Annotated[bool | None, Field(json_schema_extra=LOCAL)] = None
+
+
+def identity(config: BaseModel) -> dict[str, Any]:
+    """The part of a config that changes the result: what differs from the defaults, labels and places left out.
+
+    A new option with a default therefore does not rename older runs.
+    """
+    result: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        extra = field.json_schema_extra
+        if name == "name" or (isinstance(extra, dict) and extra.get("identity") is False):
+            continue
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            inner = identity(value)
+            if inner:
+                result[name] = inner
+        elif field.is_required() or value != field.get_default(call_default_factory=True):
+            result[name] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def config_digest(config: BaseModel, **extra: Any) -> str:
+    """Short digest of a config's identity, of `extra` facts (file digests) and of the result version."""
+    return digest({"version": RESULT_VERSION, "config": identity(config), **extra}, 10)
+
+
+def validate(schema: type[C], raw: dict[str, Any]) -> C:
+    """Turn a composed config into its typed form.
+
+    Raises:
+        ConfigError: Naming every offending key with its value and what is allowed.
+    """
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise ConfigError("\n".join(["the config is not valid:", *lines])) from error
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"  {key}: unknown key (given: {item['input']!r}); `--cfg` prints the keys that exist"
+    if item["type"] == "missing":
+        return f"  {key}: is required"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"  {key or 'config'}={item['input']!r}: {message}" if key and not isinstance(item["input"], dict) else f"  {message}"
+
+
+def capture_identity(config: PruneConfig) -> dict[str, Any]:
+    """What decides a capture apart from the number of samples: runs that agree here share one gradient pass."""
+    return {
+        "version": RESULT_VERSION,
+        "model": identity(config.model),
+        "calibration": identity(config.calibration),
+        "seq_len": config.taylor.seq_len,
+        "batch_size": config.taylor.batch_size,
+        "capture": identity(config.capture),
+    }

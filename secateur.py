@@ -1,0 +1,70 @@
+"""`secateur`: one command; this table names what each sub-command calls, imported only when asked for."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("eval.cli:run", "prune a model, measure it, write the record"),
+    "capture": ("pruning.cli:capture", "only the gradient pass, for the runs that will share it"),
+    "grid": ("slurm.cli:grid", "expand a grid, drop what is done, run the rest here or on Slurm"),
+    "status": ("slurm.cli:status", "what of a grid is done, running, queued, failed and why"),
+    "logs": ("slurm.cli:logs", "the log of one run of a grid"),
+    "retry": ("slurm.cli:retry", "run the failed runs of a grid again"),
+    "cancel": ("slurm.cli:cancel", "cancel what a grid has queued or running"),
+    "eval": ("eval.cli:evaluate", "measure a checkpoint or a finished run again"),
+    "analyze": ("analysis.cli:analyze", "reports, JSON, tables and plots over many runs"),
+    "show": ("analysis.cli:show", "one run on the terminal"),
+    "compare": ("analysis.cli:compare", "what differs between two runs"),
+    "models": ("pruning.cli:models", "model families and configs that exist"),
+    "methods": ("pruning.cli:methods", "pruning methods and estimators that exist"),
+    "tasks": ("eval.cli:tasks", "tasks and perplexity protocols that exist"),
+    "fetch": ("eval.fetch:fetch", "download models and data for machines without internet"),
+}
+
+HELP = """secateur: structured pruning experiments on large language models
+
+usage: secateur COMMAND [KEY=VALUE ...] [--help]
+
+{commands}
+
+examples:
+  secateur run model=tiny_llama method=blockwise
+  secateur run model=llama3_8b method=layerwise budget.ratio=0.3 eval.data_dir=/data/eval
+  secateur grid grid=tiny_sweep launcher=local workers=2
+  secateur analyze runs=runs out=report
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one sub-command; return its exit code (0 only when all that was asked for is done)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        width = max(map(len, COMMANDS))
+        table = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+        print(HELP.format(commands=table))  # noqa: T201  (this is the help text itself)
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"secateur: unknown command {name!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)  # noqa: T201
+        return 2
+    module, function = COMMANDS[name][0].split(":")
+    from pruning.errors import SecateurError
+
+    command: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    try:
+        return command(rest)
+    except SecateurError as error:
+        print(f"secateur {name}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        print(f"secateur {name}: interrupted; the same command continues where it was", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())
