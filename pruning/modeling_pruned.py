@@ -1,0 +1,125 @@
+"""Decoder models whose layers differ in width, and lack blocks. Needs only torch and Transformers.
+
+This file is used twice, unchanged: secateur prunes with it, and every checkpoint carries a copy, so that
+`AutoModelForCausalLM.from_pretrained(dir, trust_remote_code=True)` gives the same model where secateur is not
+installed. The geometry is read from the config's `per_layer_config` (Transformers' own schema):
+`num_attention_heads`, `num_key_value_heads`, `intermediate_size` and `skip: [attention | mlp]` per layer.
+Units are whole KV groups, so that the number of query heads per KV head never changes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+ROW_HEADS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads", "v_proj": "num_key_value_heads"}
+ATTENTION_NORM = "input_layernorm"
+MLP_NORM = "post_attention_layernorm"
+
+
+def resize(module: nn.Linear, *, rows: int | None = None, columns: int | None = None) -> nn.Linear:
+    """A new, uninitialised linear map [rows, columns] of the same dtype, device and bias."""
+    return nn.Linear(
+        module.in_features if columns is None else columns,
+        module.out_features if rows is None else rows,
+        bias=module.bias is not None,
+        device=module.weight.device,
+        dtype=module.weight.dtype,
+    )
+
+
+def shape_layer(layer: nn.Module, geometry: Mapping[str, Any]) -> None:
+    """Give the projections of one layer the widths that `geometry` names; weights stay uninitialised."""
+    attention, mlp = layer.self_attn, layer.mlp
+    for name, key in ROW_HEADS.items():
+        if key in geometry:
+            setattr(attention, name, resize(getattr(attention, name), rows=geometry[key] * attention.head_dim))
+    if "num_attention_heads" in geometry:
+        width = geometry["num_attention_heads"] * attention.head_dim
+        attention.o_proj = resize(attention.o_proj, columns=width)
+    if "intermediate_size" in geometry:
+        width = geometry["intermediate_size"]
+        mlp.gate_proj = resize(mlp.gate_proj, rows=width)
+        mlp.up_proj = resize(mlp.up_proj, rows=width)
+        mlp.down_proj = resize(mlp.down_proj, columns=width)
+    drop_blocks(layer, "attention" in geometry.get("skip", ()), "mlp" in geometry.get("skip", ()))
+
+
+def drop_blocks(layer: nn.Module, attention: bool, mlp: bool) -> None:
+    """Remove whole blocks of a layer: their parameters, their norm, and their work at run time."""
+    if attention and mlp:
+        raise ValueError("a layer without attention and MLP is left out of the model altogether")
+    if attention and hasattr(layer, "self_attn"):
+        del layer.self_attn
+        delattr(layer, ATTENTION_NORM)
+        layer.__class__ = _layer_class(type(layer), _forward_mlp_only)
+    if mlp and hasattr(layer, "mlp"):
+        del layer.mlp
+        delattr(layer, MLP_NORM)
+        layer.__class__ = _layer_class(type(layer), _forward_attention_only)
+
+
+def assign_cache_slots(layers: nn.ModuleList, layer_types: list[str] | None) -> None:
+    """Number the attention modules so that the KV cache has no holes.
+
+    A cache measures its length at its first layer; an attention-free first layer would leave that one empty.
+    Slots are handed out in order among layers of the same attention type (full, sliding).
+    """
+    types = layer_types or ["same"] * len(layers)
+    free: dict[str, list[int]] = {}
+    for slot, kind in enumerate(types):
+        free.setdefault(kind, []).append(slot)
+    for layer, kind in zip(layers, types, strict=True):
+        if hasattr(layer, "self_attn"):
+            layer.self_attn.layer_idx = free[kind].pop(0)
+
+
+def set_geometry(config: Any, geometry: Mapping[int, Mapping[str, Any]] | None) -> None:
+    """Write the per-layer geometry into a config; global widths stay readable as the dense model's."""
+    config.per_layer_config = None
+    if geometry:
+        config.per_layer_config = {index: dict(values) for index, values in geometry.items()}
+        config.allow_global_per_layer_attribute_access = True
+
+
+def get_geometry(config: Any) -> dict[int, dict[str, Any]]:
+    """Read the per-layer geometry of a config: only layers and values that differ from the global ones."""
+    stored = config.to_dict().get("per_layer_config") or {}
+    return {int(index): dict(values) for index, values in stored.items()}
+
+
+def pruned_class(base: type[Any]) -> type[Any]:
+    """The class of a Transformers causal LM whose layers take their widths from `per_layer_config`."""
+
+    class Pruned(base):
+        def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+            geometry = get_geometry(config)
+            set_geometry(config, None)
+            super().__init__(config, *args, **kwargs)
+            layers = self.get_submodule(self.base_model_prefix).layers
+            for index, values in geometry.items():
+                shape_layer(layers[index], values)
+            assign_cache_slots(layers, getattr(config, "layer_types", None))
+            for settings in {id(config): config, id(self.config): self.config}.values():
+                set_geometry(settings, geometry)
+
+    Pruned.__name__ = f"Pruned{base.__name__}"
+    Pruned.__qualname__ = Pruned.__name__
+    return Pruned
+
+
+def _forward_mlp_only(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """A decoder layer without attention. hidden_states [B, T, D]."""
+    return hidden_states + self.mlp(getattr(self, MLP_NORM)(hidden_states))
+
+
+def _forward_attention_only(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """A decoder layer without MLP. hidden_states [B, T, D]."""
+    normed = getattr(self, ATTENTION_NORM)(hidden_states)
+    return hidden_states + self.self_attn(normed, *args, **kwargs)[0]
+
+
+def _layer_class(base: type[Any], forward: Any) -> type[Any]:
+    """A subclass of a decoder layer under the same name (placement on devices goes by that name)."""
+    return type(base.__name__, (base,), {"forward": forward, "__module__": base.__module__})

@@ -1,0 +1,118 @@
+"""From a plan to a smaller model: slice weights, drop emptied blocks, record the geometry in the config.
+
+Shapes: D hidden, F channels, K KV heads, d head_dim, g query heads per KV head.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from pruning.errors import ModelError
+from pruning.modeling_pruned import assign_cache_slots, drop_blocks, get_geometry, set_geometry
+from pruning.models.adapter import STRUCTURES, ModelAdapter, Projection, Structure, linear
+from pruning.models.layout import head_dim, read_layout
+from pruning.plan import LayerPlan, PruningPlan
+
+
+def prune(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Module:
+    """Cut `model` in place to what `plan` keeps; kept weights keep their bits.
+
+    Raises:
+        ModelError: The plan was made for another layout.
+    """
+    layout = read_layout(model, adapter)
+    shape = [(layer.kv_groups, layer.channels) for layer in layout.layers]
+    wanted = [(layer.kv_groups, layer.channels) for layer in plan.layers]
+    if shape != wanted:
+        raise ModelError(f"the plan was made for layers (KV groups, channels) {wanted[:3]}..., the model has {shape[:3]}...")
+    layers = adapter.decoder_layers(model)
+    with torch.no_grad():
+        for layer, keep in zip(layers, plan.layers, strict=True):
+            for structure in STRUCTURES:
+                _slice_structure(layer, adapter, structure, keep)
+    kept = [i for i, keep in enumerate(plan.layers) if keep.kept_kv_groups or keep.kept_channels]
+    if not kept:
+        raise ModelError("the plan removes every layer; choose a smaller budget.ratio or guard.min_channels")
+    for index in kept:
+        keep = plan.layers[index]
+        drop_blocks(layers[index], not keep.kept_kv_groups, not keep.kept_channels)
+    _rebuild(model, adapter, kept)
+    return model
+
+
+def _slice_structure(layer: nn.Module, adapter: ModelAdapter, structure: Structure, keep: LayerPlan) -> None:
+    """Slice every projection of one structure to the kept units."""
+    units, before = (
+        (keep.kept_kv_groups, keep.kv_groups) if structure == "attention" else (keep.kept_channels, keep.channels)
+    )
+    if before == 0 or not units or len(units) == before:
+        return
+    for projection in adapter.of(structure):
+        module = linear(layer, projection)
+        assert module is not None
+        _slice(module, projection, _features(module, projection, units, before))
+
+
+def _features(module: nn.Linear, projection: Projection, units: tuple[int, ...], before: int) -> torch.Tensor:
+    """Indices of the features that belong to `units`: each unit is one contiguous run of the axis."""
+    size = module.weight.shape[projection.axis] // before
+    starts = torch.tensor(units, device=module.weight.device) * size
+    return (starts[:, None] + torch.arange(size, device=starts.device)).flatten()
+
+
+def _slice(module: nn.Linear, projection: Projection, features: torch.Tensor) -> None:
+    """Keep the given rows (with their bias) or columns of a linear map."""
+    weight = module.weight.index_select(projection.axis, features).contiguous()
+    module.weight = nn.Parameter(weight, requires_grad=module.weight.requires_grad)
+    if projection.axis == 0:
+        module.out_features = len(features)
+        if module.bias is not None:
+            module.bias = nn.Parameter(module.bias.index_select(0, features).contiguous(), requires_grad=module.bias.requires_grad)
+    else:
+        module.in_features = len(features)
+
+
+def _rebuild(model: Any, adapter: ModelAdapter, kept: list[int]) -> None:
+    """Leave emptied layers out, renumber, and describe the new geometry in the config."""
+    parent, _, name = adapter.layers.rpartition(".")
+    owner = model.get_submodule(parent)
+    old = getattr(owner, name)
+    setattr(owner, name, nn.ModuleList([old[i] for i in kept]))
+    config = model.config
+    origin = getattr(config, "secateur_layers", None) or list(range(len(old)))
+    set_geometry(config, None)
+    config.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in kept]
+    if getattr(config, "head_dim", None) is None:
+        first = next(layer for layer in old if hasattr(layer, adapter.attention))
+        config.head_dim = head_dim(first, adapter)
+    config.secateur_layers = [origin[i] for i in kept]
+    layers = getattr(owner, name)
+    assign_cache_slots(layers, getattr(config, "layer_types", None))
+    set_geometry(config, _geometry(model, adapter))
+
+
+def _geometry(model: Any, adapter: ModelAdapter) -> dict[int, dict[str, Any]]:
+    """Per-layer overrides in the schema of Transformers' `per_layer_config`."""
+    config = model.config
+    group = config.num_attention_heads // config.num_key_value_heads
+    result: dict[int, dict[str, Any]] = {}
+    for index, layer in enumerate(read_layout(model, adapter).layers):
+        entry: dict[str, Any] = {}
+        skip = [s for s in STRUCTURES if layer.units(s) == 0]
+        if skip:
+            entry["skip"] = skip
+        if layer.kv_groups and layer.kv_groups != config.num_key_value_heads:
+            entry |= {"num_key_value_heads": layer.kv_groups, "num_attention_heads": layer.kv_groups * group}
+        if layer.channels and layer.channels != config.intermediate_size:
+            entry["intermediate_size"] = layer.channels
+        if entry:
+            result[index] = entry
+    return result
+
+
+def geometry_of(model: Any) -> dict[int, dict[str, Any]]:
+    """The per-layer geometry that a pruned model's config carries."""
+    return get_geometry(model.config)
