@@ -1,0 +1,139 @@
+"""How much of the variance of ACC each factor and each pair of factors explains.
+
+Ordinary least squares on treatment-coded factors, main effects and two-way interactions, type II sums of squares
+(a term is judged beside everything that does not contain it). eta^2 = SS / SS total; partial eta^2 = SS / (SS + SS
+error); omega^2 (Hays 1963) = (SS - df x MS error) / (SS total + MS error) is the less biased of the three.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from analysis.arithmetic import f_p
+from analysis.factors import cell_key
+
+MAX_LEVELS = 40
+MAX_COLUMNS = 300
+
+
+@dataclass(frozen=True)
+class Term:
+    """One factor or interaction (`a × b`); NaN where no degree of freedom is left for the error."""
+
+    term: str
+    df: int
+    ss: float
+    eta2: float
+    partial_eta2: float
+    omega2: float
+    f: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Variance:
+    """The decomposition of one model's ACC.
+
+    Attributes:
+        terms: Each term; last comes `residual`.
+        joint: Share of the variance between the cells of two factors taken together (main effects and interaction).
+        left_out: Factors with too many levels to be judged.
+    """
+
+    n: int
+    r2: float
+    terms: tuple[Term, ...]
+    joint: tuple[tuple[str, float, int], ...]
+    left_out: tuple[str, ...]
+
+
+def explain(frame: pd.DataFrame, factors: list[str], target: str = "acc_mean") -> Variance | None:
+    """Decompose the variance of the target; None with fewer than three runs, no factor or a constant target."""
+    y = frame[target].to_numpy(dtype=float)
+    levels = {name: frame[name].nunique(dropna=False) for name in factors}
+    used = [name for name in factors if 2 <= levels[name] <= min(MAX_LEVELS, max(2, len(frame) - 1))]
+    if len(y) < 3 or not used or np.ptp(y) <= 1e-12:
+        return None
+    codes = {name: pd.factorize(frame[name], use_na_sentinel=False)[0] for name in used}
+    pairs = _affordable(used, levels)
+    total = float(((y - y.mean()) ** 2).sum())
+    fit = _Fit(frame, used, codes, y)
+    every = [(name,) for name in used] + pairs
+    residual, rank = fit.residual(every)
+    df_error = len(y) - rank
+    ms_error = residual / df_error if df_error > 0 and residual > 1e-12 * total else math.nan
+    terms = [_term(fit, term, every, total, residual, ms_error, df_error) for term in every]
+    terms.append(Term("residual", df_error, residual, residual / total, math.nan, math.nan, math.nan, math.nan))
+    joint = tuple((" × ".join(pair), *_between(frame, list(pair), y, total)) for pair in combinations(used, 2))
+    left_out = tuple(name for name in factors if name not in used)
+    return Variance(len(y), 1 - residual / total, tuple(terms), joint, left_out)
+
+
+def _term(
+    fit: "_Fit", term: tuple[str, ...], every: list[tuple[str, ...]], total: float, residual: float,
+    ms_error: float, df_error: int,
+) -> Term:  # fmt: skip
+    beside = [other for other in every if other != term and not set(term) <= set(other)]
+    without, rank_without = fit.residual(beside)
+    with_term, rank_with = fit.residual([*beside, term])
+    ss, df = max(0.0, without - with_term), rank_with - rank_without
+    partial = ss / (ss + residual) if ss + residual > 0 else math.nan
+    omega = (ss - df * ms_error) / (total + ms_error)
+    f = ss / df / ms_error if df > 0 else math.nan
+    p = f_p(f, df, df_error) if not math.isnan(f) else math.nan
+    return Term(" × ".join(term), df, ss, ss / total, partial, omega, f, p)
+
+
+def _affordable(used: list[str], levels: dict[str, int]) -> list[tuple[str, ...]]:
+    """Two-way interactions, those of `method` first, as long as the design stays small."""
+    pairs: list[tuple[str, ...]] = []
+    columns = sum(levels[name] - 1 for name in used)
+    for pair in sorted(combinations(used, 2), key=lambda pair: "method" not in pair):
+        columns += (levels[pair[0]] - 1) * (levels[pair[1]] - 1)
+        if columns <= MAX_COLUMNS:
+            pairs.append(pair)
+    return pairs
+
+
+def _between(frame: pd.DataFrame, names: list[str], y: np.ndarray, total: float) -> tuple[float, int]:
+    cells = pd.Series(y).groupby(cell_key(frame, names)).agg(["mean", "count"])
+    between = float((cells["count"] * (cells["mean"] - y.mean()) ** 2).sum())
+    return between / total, len(cells)
+
+
+class _Fit:
+    """Least squares on the means of the distinct factor combinations, weighted by their counts.
+
+    The result equals least squares on the rows, at the cost of the combinations instead of the rows.
+    """
+
+    def __init__(self, frame: pd.DataFrame, names: list[str], codes: dict[str, np.ndarray], y: np.ndarray) -> None:
+        cell = cell_key(frame, names)
+        groups = pd.Series(y).groupby(cell)
+        first = pd.Series(np.arange(len(y))).groupby(cell).first().to_numpy()
+        self._weight = np.sqrt(groups.count().to_numpy(dtype=float))
+        mean = groups.mean().to_numpy(dtype=float)
+        self._inside = float(((y - mean[cell]) ** 2).sum())
+        self._target = self._weight * (mean - y.mean())
+        self._dummies = {name: np.eye(int(codes[name].max()) + 1)[codes[name][first]][:, 1:] for name in names}
+        self._known: dict[frozenset[tuple[str, ...]], tuple[float, int]] = {}
+
+    def residual(self, terms: list[tuple[str, ...]]) -> tuple[float, int]:
+        """Residual sum of squares and rank of the model with these terms and an intercept."""
+        key = frozenset(terms)
+        if key not in self._known:
+            blocks = [np.ones((len(self._weight), 1))]
+            for term in terms:
+                block = self._dummies[term[0]]
+                for name in term[1:]:
+                    block = (block[:, :, None] * self._dummies[name][:, None, :]).reshape(len(block), -1)
+                blocks.append(block)
+            design = np.hstack(blocks) * self._weight[:, None]
+            q, values, _ = np.linalg.svd(design, full_matrices=False)
+            rank = int((values > 1e-9 * values[0]).sum())
+            fitted = q[:, :rank] @ (q[:, :rank].T @ self._target)
+            self._known[key] = float(((self._target - fitted) ** 2).sum()) + self._inside, rank
+        return self._known[key]
