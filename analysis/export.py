@@ -1,0 +1,95 @@
+"""The results table for other tools: parquet, SQLite and CSV, columns documented in each."""
+
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.document import Table
+from analysis.formats import about
+from analysis.runset import LAYER_COLUMNS, Runs
+from pruning.files import write_atomic
+
+LAYER_MEANING = {
+    "run_id": ("", "name of the run"),
+    "layer": ("", "index of the decoder layer in the dense model"),
+    "kept_attention": ("share", "share of the KV groups kept"),
+    "kept_mlp": ("share", "share of the MLP channels kept"),
+    "grad_mean": ("", "mean abs(gradient) of the layer"),
+    "grad_norm": ("", "L2 norm of the layer's gradient"),
+    "grad_std": ("", "standard deviation of the layer's gradient"),
+    "grad_max": ("", "largest abs(gradient) of the layer"),
+}
+
+
+def results_table(runs: Runs) -> pd.DataFrame:
+    """One row per run of every state; columns without a single value are left out."""
+    frame = runs.frame.dropna(axis=1, how="all")
+    for name in frame.columns:
+        if frame[name].dtype == object:
+            frame = frame.assign(**{name: _one_type(frame[name])})
+    return frame
+
+
+def _one_type(values: pd.Series) -> pd.Series:
+    """A column of mixed objects as numbers where all are, else as text."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    if (numbers.notna() == values.notna()).all() and not values.map(lambda v: isinstance(v, bool)).any():
+        return numbers
+    return values.map(lambda value: None if value is None or pd.isna(value) else str(value)).astype("str")
+
+
+def layers_table(runs: Runs) -> pd.DataFrame:
+    """One row per run and decoder layer."""
+    table = runs.layers.copy()
+    table.insert(0, "run_id", runs.frame["run_id"].to_numpy()[table.pop("row").to_numpy(dtype=int)])
+    return table
+
+
+def column_docs(results: pd.DataFrame) -> pd.DataFrame:
+    """Unit and meaning of every column of the exported tables."""
+    rows = [("results", str(name), about(str(name))["unit"], about(str(name))["meaning"]) for name in results.columns]
+    rows += [("layers", name, *LAYER_MEANING[name]) for name in ("run_id", *LAYER_COLUMNS)]
+    return pd.DataFrame(rows, columns=["table", "column", "unit", "meaning"])
+
+
+def write_parquet(path: Path, results: pd.DataFrame) -> None:
+    """Write `results.parquet`; unit and meaning of each column are in the field metadata."""
+    import pyarrow as pa  # noqa: PLC0415  a quarter of a second of start-up
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    table = pa.Table.from_pandas(results, preserve_index=False)
+    fields = [field.with_metadata({key: about(field.name)[key] for key in ("unit", "meaning")}) for field in table.schema]
+    table = table.cast(pa.schema(fields, metadata={b"writer": b"secateur analyze", b"schema_version": b"1"}))
+    write_atomic(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def write_sqlite(path: Path, runs: Runs, results: pd.DataFrame) -> None:
+    """Write `results.sqlite` with the tables `results`, `layers` and `columns`; this command is its only writer."""
+
+    def fill(temporary: Path) -> None:
+        with sqlite3.connect(temporary) as connection:
+            results.to_sql("results", connection, index=False, chunksize=20_000)
+            layers_table(runs).to_sql("layers", connection, index=False, chunksize=100_000)
+            column_docs(results).to_sql("columns", connection, index=False)
+            connection.execute("CREATE INDEX results_run ON results (run_id)")
+            connection.execute("CREATE INDEX layers_run ON layers (run_id)")
+        connection.close()
+
+    write_atomic(path, fill)
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a CSV file with full precision (UTF-8 with a mark, so that spreadsheets read it)."""
+    write_atomic(path, lambda temporary: frame.to_csv(temporary, index=False, encoding="utf-8-sig"))
+
+
+def write_tables(folder: Path, tables: list[Table]) -> list[Path]:
+    """One CSV per table of the report."""
+    for table in tables:
+        write_csv(folder / f"{table.name}.csv", table.frame.map(_flat) if len(table.frame) < 5000 else table.frame)
+    return [folder / f"{table.name}.csv" for table in tables]
+
+
+def _flat(value: object) -> object:
+    return "; ".join(str(item) for item in value) if isinstance(value, tuple | list) else value

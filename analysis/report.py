@@ -1,0 +1,135 @@
+"""From runs to reports: the one function that the command line, the demo and a grid's last job call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from analysis.cross_model import CrossFindings, compare_models
+from analysis.describe import summarise
+from analysis.document import Document
+from analysis.factors import find_factors
+from analysis.machine import check, cross_model_comparison, findings_json
+from analysis.per_model import ModelFindings, analyse_model
+from analysis.protocol import choose_perplexity, separate
+from analysis.runset import Runs
+from analysis.study import study_text
+from analysis.texts import Texts
+from eval.record import RunRecord
+from pruning.files import write_atomic, write_json
+
+Style = Literal["full", "study"]
+COMPARISON = "cross_model_comparison.json"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All findings about a set of runs."""
+
+    runs: Runs
+    factors: list[str]
+    models: list[ModelFindings]
+    cross: CrossFindings
+
+
+def analyse(runs: Runs, allow_mixed: bool = False, protocol: str | None = None) -> Findings:
+    """Find out everything; rows of other protocols are set aside unless `allow_mixed`."""
+    runs = choose_perplexity(separate(runs, allow_mixed, protocol))
+    factors = find_factors(runs.valid())
+    models = [analyse_model(runs, name, factors) for name in runs.models()]
+    return Findings(runs, factors, models, compare_models(models, factors))
+
+
+def write_reports(
+    records: "list[RunRecord] | tuple[RunRecord, ...] | Runs | Path",
+    out: Path,
+    lang: str = "en",
+    style: Style = "full",
+    *,
+    allow_mixed: bool = False,
+    plots: bool = True,
+    today: str | None = None,
+) -> list[Path]:
+    """Analyse runs and write the reports; returns the paths written, `report.html` first (`study.txt` for the study style).
+
+    Args:
+        records: Records in memory, loaded `Runs`, or a runs directory.
+        out: Folder of the reports; files of earlier reports of the same name are replaced.
+        lang: `en` or `zh`, for every text and plot label.
+        style: `full`, or `study` for the reference study's text alone.
+        allow_mixed: Rank rows of different protocols together and mark the result.
+        plots: Draw plots.
+        today: Date in the footer (YYYY-MM-DD), for reports that must be the same bytes again.
+
+    Raises:
+        DataError: There is no run to analyse.
+        StorageError: `out` cannot be written.
+    """
+    findings = analyse(as_runs(records), allow_mixed)
+    if style == "study":
+        return _write_study(findings, out, lang)
+    return _write_full(findings, out, Texts(lang), plots, today)
+
+
+def as_runs(records: "list[RunRecord] | tuple[RunRecord, ...] | Runs | Path") -> Runs:
+    """Whatever holds runs, as `Runs`."""
+    from analysis.load import from_records, load_runs  # noqa: PLC0415  Runs at hand need no reader
+
+    if isinstance(records, Runs):
+        return records
+    return load_runs(records) if isinstance(records, Path) else from_records(records)
+
+
+def _write_study(findings: Findings, out: Path, lang: str) -> list[Path]:
+    comparison = _write_comparison(findings, out)
+    summaries = [summarise(findings.runs, found.model) for found in findings.models]
+    text = study_text(findings.runs, summaries, lang, str(comparison))
+    _write_text(out / "study.txt", text)
+    return [out / "study.txt", comparison]
+
+
+def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today: str | None) -> list[Path]:
+    from analysis.export import results_table, write_csv, write_parquet, write_sqlite, write_tables  # noqa: PLC0415
+    from analysis.markdown import to_markdown  # noqa: PLC0415
+    from analysis.page import to_html  # noqa: PLC0415
+    from analysis.plots.album import draw_all  # noqa: PLC0415
+    from analysis.story import tell  # noqa: PLC0415
+
+    document: Document = tell(findings.runs, findings.models, findings.cross, findings.factors, texts, today)
+    drawn = draw_all(findings, texts) if plots else {}
+    results = results_table(findings.runs)
+    paths = [out / "report.html", out / "report.md"]
+    _write_text(paths[0], to_html(document, drawn, texts))
+    _write_text(paths[1], to_markdown(document, set(drawn), texts))
+    paths.append(_write_comparison(findings, out))
+    value = findings_json(findings.runs, document, findings.factors)
+    check("findings", value)
+    write_json(out / "findings.json", value)
+    write_parquet(out / "results.parquet", results)
+    write_sqlite(out / "results.sqlite", findings.runs, results)
+    write_csv(out / "results.csv", results)
+    paths += [out / name for name in ("findings.json", "results.parquet", "results.sqlite", "results.csv")]
+    for plot in drawn.values():
+        for suffix, data in (("svg", plot.svg), ("png", plot.png)):
+            path = out / "plots" / f"{plot.name}.{suffix}"
+            write_atomic(path, _bytes(data))
+            paths.append(path)
+    return paths + write_tables(out / "tables", document.tables())
+
+
+def _write_comparison(findings: Findings, out: Path) -> Path:
+    value = cross_model_comparison(findings.runs, findings.models, findings.cross)
+    check("cross_model_comparison", value)
+    write_json(out / COMPARISON, value)
+    return out / COMPARISON
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomic(path, _bytes(text.encode("utf-8")))
+
+
+def _bytes(data: bytes) -> Callable[[Path], None]:
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    return fill
