@@ -1,0 +1,122 @@
+"""Command-line words: flags, `KEY=VALUE` in Hydra's grammar, and values written back in that grammar."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString, Transformer
+from hydra.errors import HydraException
+
+from pruning.errors import ConfigError
+
+PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@%+~-]*(?<!:)")
+RESERVED = {"null", "true", "false", "nan", "inf"}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What was typed.
+
+    Attributes:
+        values: Key -> the values given for it (several for `key=a,b` or `key=range(1,4)`).
+        flags: Words that begin with `--`, without the dashes.
+        words: The other words.
+    """
+
+    values: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    flags: frozenset[str] = frozenset()
+    words: tuple[str, ...] = ()
+
+    def one(self, key: str, default: Any = None) -> Any:
+        """The single value of a key.
+
+        Raises:
+            ConfigError: Several were given.
+        """
+        given = self.values.get(key, (default,))
+        if len(given) != 1:
+            raise ConfigError(f"{key}={','.join(map(str, given))}: one value is expected")
+        return given[0]
+
+
+def parse(argv: list[str], flags: set[str], words: int = 0) -> Arguments:
+    """Split the command line.
+
+    Args:
+        argv: The words after the sub-command.
+        flags: The flags that exist, without dashes.
+        words: How many words without `=` are allowed.
+
+    Raises:
+        ConfigError: A word is malformed or a flag does not exist.
+    """
+    given = [word for word in argv if word.startswith("-")]
+    unknown = [word for word in given if word.removeprefix("--") not in flags and word != "-h"]
+    if unknown:
+        raise ConfigError(f"unknown option {', '.join(unknown)}; options: {', '.join(sorted('--' + f for f in flags))}")
+    pairs = [word for word in argv if "=" in word and not word.startswith("-")]
+    rest = [word for word in argv if "=" not in word and not word.startswith("-")]
+    if len(rest) > words:
+        raise ConfigError(f"{rest[words]!r} is not understood; arguments have the form KEY=VALUE")
+    found = frozenset("help" if word == "-h" else word.removeprefix("--") for word in given)
+    return Arguments(dict(map(_pair, pairs)), found, tuple(rest))
+
+
+def write(key: str, value: Any) -> str:
+    """`key=value` such that Hydra reads exactly this value."""
+    return f"{key}={encode(value)}"
+
+
+def encode(value: Any) -> str:
+    """A value in Hydra's override grammar.
+
+    Raises:
+        ConfigError: The value cannot be written on a command line.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(encode, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{encode(inner)}" for key, inner in value.items()) + "}"
+    raise ConfigError(f"{value!r} cannot be a config value; use numbers, texts, lists and mappings")
+
+
+def _text(value: str) -> str:
+    if "${" in value or "\n" in value:
+        raise ConfigError(f"{value!r}: interpolations and line breaks cannot be passed to runs")
+    if PLAIN.fullmatch(value) and value.lower() not in RESERVED:
+        return value
+    quoted = re.sub(r"(\\*)'", lambda match: match.group(1) * 2 + "\\'", value)
+    tail = len(quoted) - len(quoted.rstrip("\\"))
+    return "'" + quoted + "\\" * tail + "'"
+
+
+def _pair(word: str) -> tuple[str, tuple[Any, ...]]:
+    try:
+        override: Override = OverridesParser.create().parse_overrides([word])[0]
+    except HydraException as error:
+        raise ConfigError(f"{word}: {str(error).splitlines()[0]}") from error
+    if override.type is not OverrideType.CHANGE:
+        raise ConfigError(f"{word}: `+` and `~` are not possible here; set keys that exist (KEY=VALUE)")
+    if override.is_sweep_override():
+        return override.key_or_group, tuple(map(_bare, override.sweep_iterator(transformer=Transformer.identity)))
+    return override.key_or_group, (_bare(override.value()),)
+
+
+def _bare(value: Any) -> Any:
+    """Texts without their quotes, however deep."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_bare(item) for item in value]
+    if isinstance(value, dict):
+        return {str(_bare(key)): _bare(item) for key, item in value.items()}
+    return value

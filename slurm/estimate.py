@@ -1,0 +1,42 @@
+"""How long the rest of a grid takes: from what its finished tasks took, else from what the grid file expects. No torch here."""
+
+from statistics import fmean
+
+from slurm.overview import Overview, TaskView
+
+KEYS = {"capture": "capture_minutes", "run": "run_minutes", "baseline": "run_minutes"}
+
+
+def estimate(view: Overview) -> float | None:
+    """Seconds of work that are left, one task after another; None when nothing is known of a kind that is left.
+
+    A task counts with the mean of finished tasks of its kind and model, else of its kind, else with the grid file's value.
+    """
+    left = [task for task in view.tasks if task.condition not in {"done"} and task.kind in KEYS]
+    total = 0.0
+    for task in left:
+        seconds = _expected(view, task)
+        if seconds is None:
+            return None
+        total += max(0.0, seconds - (task.age or 0.0)) if task.condition == "running" else seconds
+    return total
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _expected(view: Overview, task: TaskView) -> float | None:
+    kinds = {"capture"} if task.kind == "capture" else {"run", "baseline"}
+    alike = [t for t in view.tasks if t.kind in kinds and t.last_seconds is not None]
+    same = [t for t in alike if t.label.split(" ")[0] == task.label.split(" ")[0]]
+    times = [t.last_seconds for t in same or alike if t.last_seconds is not None]
+    if times:
+        return fmean(times)
+    minutes = view.plan.expected.get(KEYS[task.kind])
+    return None if minutes is None else minutes * 60

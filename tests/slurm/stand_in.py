@@ -1,0 +1,121 @@
+"""Stands for `secateur run|capture|analyze`: the same files, no model; can be told to fail, sleep or die.
+
+`STAND_IN` names a JSON file: {"seconds": S, "fail": [text], "die": [text], "slow": {text: seconds}}; texts are searched in
+the task's words. Stages are kept over kills, and each stage really done is a line of `OUT/ledger.jsonl`.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from eval.config import RunConfig
+from eval.identity import is_dense, run_id
+from eval.record import Failure, Metric, RunRecord, write_record
+from pruning.compose import compose, register
+from pruning.config import capture_identity, validate
+from pruning.files import digest, read_json, write_json
+
+
+def orders() -> dict:
+    path = os.environ.get("STAND_IN")
+    return read_json(Path(path)) if path and Path(path).is_file() else {}
+
+
+def ledger(out: Path, **line: object) -> None:
+    line |= {"cuda": os.environ.get("CUDA_VISIBLE_DEVICES"), "job": os.environ.get("SLURM_JOB_ID"), "time": time.time()}
+    with (out / "ledger.jsonl").open("a") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def spend(told: dict, words: str) -> None:
+    seconds = told.get("seconds", 0.0)
+    for text, slow in told.get("slow", {}).items():
+        seconds = slow if text in words else seconds
+    time.sleep(seconds)
+    if any(text in words for text in told.get("die", [])):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def capture_folder(config: RunConfig, out: Path) -> Path:
+    return out / "cache" / "captures" / digest([capture_identity(config), config.model.path])
+
+
+def capture(config: RunConfig, out: Path, words: str) -> str:
+    """Computed or reused, like the real cache."""
+    folder = capture_folder(config, out)
+    counts = sorted({config.taylor.num_samples, *config.capture.snapshots})
+    have = read_json(folder / "facts.json")["counts"] if (folder / "facts.json").is_file() else []
+    if config.taylor.num_samples in have:
+        return "reused"
+    spend(orders(), words)
+    ledger(out, what="capture", id=folder.name, counts=counts)
+    write_json(folder / "facts.json", {"counts": sorted({*have, *counts})})
+    return "computed"
+
+
+def run(config: RunConfig, out: Path, words: str) -> int:
+    told = orders()
+    name = run_id(config)
+    folder = out / name
+    if (folder / "record.json").is_file():
+        return 0
+    stages = folder / "stages.json"
+    done = read_json(stages) if stages.is_file() else {}
+    used = "reused"
+    for stage in ("capture", "plan", "evaluate"):
+        write_json(folder / "stage.json", {"stage": stage, "started": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())})
+        if stage in done or (stage == "capture" and is_dense(config)):
+            continue
+        if stage == "capture":
+            used = capture(config, out, words)
+        else:
+            if stage == "evaluate" and any(text in words for text in told.get("fail", [])):
+                error = Failure(stage=stage, type="ValueError", message="told to fail")
+                record = RunRecord(run_id=name, kind="pruned", status="failed", error=error, config={}, card={})
+                write_record(folder, record)
+                return 1
+            spend(told, words)
+            ledger(out, what=stage, id=name)
+        done[stage] = used
+        write_json(stages, done)
+    value = int(digest(name, 8), 16) / 16**8
+    record = RunRecord(
+        run_id=name, kind="dense" if is_dense(config) else "pruned", status="done", config=config.model_dump(mode="json"),
+        card={}, metrics={"acc_mean": Metric(value=value, unit="accuracy")},
+        counters={"capture": done.get("capture", "reused"), "backward_tokens": 0},
+    )
+    write_record(folder, record)
+    return 0
+
+
+def analyze(words: list[str]) -> int:
+    given = dict(word.split("=", 1) for word in words)
+    runs, out = Path(given["runs"]), Path(given["out"])
+    rows = [read_json(path) for path in sorted(runs.glob("*/*.json"))]
+    table = [[row["run_id"], row["status"], (row["metrics"].get("acc_mean") or {}).get("value")] for row in rows]
+    write_json(out / "table.json", table)
+    ledger(runs.parent.parent.parent, what="analyze", id=runs.parent.name)
+    return 0
+
+
+def main() -> int:
+    command, words = sys.argv[1], sys.argv[2:]
+    if command == "analyze":
+        return analyze(words)
+    register(RunConfig)
+    config = validate(RunConfig, compose("run", words))
+    out = Path(config.out)
+    if command == "capture":
+        if any(text in " ".join(sys.argv) for text in orders().get("fail", [])):
+            print("secateur capture: told to fail", file=sys.stderr)
+            return 1
+        capture(config, out, " ".join(sys.argv))
+        return 0
+    return run(config, out, " ".join(sys.argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
