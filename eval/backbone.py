@@ -1,0 +1,124 @@
+"""A causal language model taken apart: decoder, head, and what the model does to its logits in between.
+
+The head is the part that evaluation applies only where a token is scored, in chunks of rows and in float32,
+so that [T, V] logits never exist whole. T tokens, R rows (scored positions), D hidden, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+class NotSeparable(Exception):  # noqa: N818  # a finding about a model, not an error of the user
+    """The model's logits are not head(decoder(x)) up to the known transforms; the message says why."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Decoder and head of a model, checked to give the whole model's logits.
+
+    Attributes:
+        decoder: Returns `last_hidden_state` [B, T, D].
+        head: [.., D] -> [.., V].
+        scale: Factor on the logits (Cohere `logit_scale`, Granite 1 / `logits_scaling`).
+        softcap: c of logits <- c tanh(logits / c) (Gemma 2).
+    """
+
+    decoder: nn.Module
+    head: nn.Module
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return next(self.decoder.parameters()).device
+
+    def hidden(self, **inputs: Any) -> torch.Tensor:
+        """Hidden states [B, T, D] after the final norm, computed without any KV cache."""
+        return self.decoder(use_cache=False, **inputs).last_hidden_state
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Float32 logits [R, V] of hidden states [R, D]."""
+        parameter = next(self.head.parameters())
+        logits = self.head(hidden.to(parameter.device)).float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+    def chunks(self, rows: int, limit_bytes: int | None = None) -> Iterator[slice]:
+        """Slices of positions whose float32 logits stay below a limit (32 MiB on CPU, 512 MiB elsewhere)."""
+        parameter = next(self.head.parameters())
+        if limit_bytes is None:
+            limit_bytes = 2**25 if parameter.device.type == "cpu" else 2**29
+        vocabulary = parameter.shape[0]
+        step = max(1, limit_bytes // (4 * vocabulary))
+        for start in range(0, rows, step):
+            yield slice(start, min(start + step, rows))
+
+
+def take_apart(model: Any) -> Backbone:
+    """Find decoder and head, and prove on a short input that together they are the model.
+
+    Raises:
+        NotSeparable: They are not; the caller then runs the whole model.
+    """
+    decoder = getattr(model, "base_model", None)
+    find_head = getattr(model, "get_output_embeddings", None)
+    head = find_head() if callable(find_head) else None
+    if decoder is None or decoder is model or not isinstance(head, nn.Module):
+        raise NotSeparable(f"{type(model).__name__} has no separate decoder and head")
+    config = model.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0)
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+    softcap = getattr(config, "final_logit_softcapping", None)
+    backbone = Backbone(decoder, head, scale, None if softcap is None else float(softcap))
+    _check(model, backbone, int(config.vocab_size))
+    return backbone
+
+
+@torch.inference_mode()
+def _check(model: Any, backbone: Backbone, vocabulary: int) -> None:
+    ids = (torch.arange(1, 9, device=backbone.device) * 7919 % vocabulary)[None]
+    whole = model(input_ids=ids, use_cache=False).logits[0].float()
+    parts = backbone.logits(backbone.hidden(input_ids=ids)[0])
+    if parts.shape != whole.shape:
+        raise NotSeparable(
+            f"the head of {type(model).__name__} gives {tuple(parts.shape)}, the model {tuple(whole.shape)}"
+        )
+    worst, limit = difference(parts, whole.to(parts.device))
+    if not worst <= limit:
+        raise NotSeparable(
+            f"head(decoder(x)) of {type(model).__name__} differs from its logits by {worst:.3g} (limit "
+            f"{limit:.3g})"
+        )
+
+
+def difference(ours: torch.Tensor, reference: torch.Tensor) -> tuple[float, float]:
+    """Largest absolute difference of two logit tensors, and what rounding alone may cause.
+
+    Positions where both are the same NaN or infinity count as equal: a broken model is still the same model.
+    """
+    same = torch.isclose(ours, reference, rtol=0, atol=0, equal_nan=True)
+    worst = torch.where(same, torch.zeros_like(ours), (ours - reference).abs()).max().item()
+    finite = reference[torch.isfinite(reference)]
+    size = float(finite.abs().max().item()) if finite.numel() else 0.0
+    return worst, 1e-3 * max(1.0, size)
+
+
+def context_length(model: Any, tokenizer: Any, most: int) -> int:
+    """Positions that a model can read, at most `most`."""
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "n_ctx"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return min(value, most)
+    value = getattr(tokenizer, "model_max_length", None)
+    return min(int(value), most) if value and value < 10**9 else min(2048, most)

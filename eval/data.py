@@ -1,0 +1,196 @@
+"""Where evaluation data lies on disk, and which bytes it is. No torch, no lm-eval here.
+
+Layout of `eval.data_dir=DIR`: `DIR/tasks/<task>/<split>.{parquet,jsonl}` in the schema of the lm-eval task,
+and `DIR/text/<name>/<split>.{parquet,jsonl}` with a column `text`.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from eval.config import EvalConfig
+from eval.protocols import Protocol, protocols
+from pruning.errors import DataError
+from pruning.files import digest, file_digest
+
+SPLIT: dict[str, str] = {
+    "boolq": "validation",
+    "piqa": "validation",
+    "hellaswag": "validation",
+    "winogrande": "validation",
+    "arc_easy": "test",
+    "arc_challenge": "test",
+    "openbookqa": "test",
+}
+"""The split that each stock lm-eval task scores."""
+
+SUFFIXES = (".parquet", ".jsonl")
+TEXT_FOLDERS = {"wikitext2": ("wikitext2", "wikitext2_raw")}
+HUB_TEXTS = {
+    "wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1", "test", None),
+    "c4": ("allenai/c4", None, "validation", "en/c4-validation.00000-of-00008.json.gz"),
+}
+"""Texts that the hub serves when there is no `eval.data_dir`: dataset, configuration, split, data file."""
+
+
+def data_folder(config: EvalConfig) -> Path | None:
+    """The folder that data is read from; None means the hub.
+
+    Raises:
+        DataError: The folder does not exist.
+    """
+    if config.data_dir is None:
+        return None
+    if config.data_dir == "bundled":
+        from pruning.world.bundle import data_dir
+
+        return Path(data_dir())
+    folder = Path(config.data_dir)
+    if not folder.is_dir():
+        raise DataError(
+            f"eval.data_dir={config.data_dir} is not a folder. Expected DIR/tasks/<task>/<split>.parquet (or "
+            f".jsonl) "
+            f"and DIR/text/<name>/<split>.parquet; `secateur fetch data_dir={config.data_dir}` makes it on a "
+            f"machine "
+            f"with internet, and eval.data_dir=bundled is the shipped test bench"
+        )
+    return folder
+
+
+def task_file(folder: Path, task: str) -> Path:
+    """The file of one task's scored split.
+
+    Raises:
+        DataError: It is missing.
+    """
+    return _one(folder, [folder / "tasks" / task], (SPLIT[task],), f"eval.tasks={task}", f"tasks={task}")
+
+
+def text_file(folder: Path, name: str) -> Path:
+    """The file of a text: its test split, else its validation split (never train).
+
+    Raises:
+        DataError: It is missing.
+    """
+    candidates = [folder / "text" / part for part in TEXT_FOLDERS.get(name, (name,))]
+    return _one(folder, candidates, ("test", "validation"), f"the perplexity text {name!r}", "tasks=none")
+
+
+def _one(folder: Path, candidates: list[Path], splits: tuple[str, ...], what: str, fetch: str) -> Path:
+    paths = [base / f"{split}{suffix}" for base in candidates for split in splits for suffix in SUFFIXES]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is not None:
+        return found
+    there = sorted(p.name for base in candidates if base.is_dir() for p in base.iterdir())
+    raise DataError(
+        f"{what} needs {paths[0]} (or .jsonl), which does not exist"
+        + (f" (its folder holds {', '.join(there)})" if there else "")
+        + f". `secateur fetch data_dir={folder} {fetch}` downloads it on a machine with internet"
+    )
+
+
+def own_text(config: EvalConfig) -> Path:
+    """The file of `eval.ppl.text`.
+
+    Raises:
+        DataError: It is missing or of an unknown kind.
+    """
+    assert config.ppl.text is not None
+    path = Path(config.ppl.text)
+    if not path.is_file():
+        raise DataError(f"eval.ppl.text={path} does not exist. Give a .txt, .jsonl or .parquet file")
+    if path.suffix not in {".txt", *SUFFIXES}:
+        raise DataError(
+            f"eval.ppl.text={path}: a file of kind {path.suffix!r} cannot be read; allowed: .txt, .jsonl, "
+            f".parquet"
+        )
+    return path
+
+
+def protocol_file(config: EvalConfig, protocol: Protocol) -> Path | None:
+    """The local file that a perplexity reads; None means the hub."""
+    if config.ppl.text is not None:
+        return own_text(config)
+    folder = data_folder(config)
+    if folder is not None:
+        return text_file(folder, protocol.text)
+    if protocol.text not in HUB_TEXTS:
+        raise DataError(
+            f"the perplexity text {protocol.text!r} is not on the hub list ({', '.join(HUB_TEXTS)}). Give "
+            f"eval.data_dir=DIR with DIR/text/{protocol.text}/test.parquet, or eval.ppl.text=FILE"
+        )
+    return None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a parquet or JSONL file as a list of rows.
+
+    Raises:
+        DataError: The file is damaged or empty.
+    """
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path} is not a readable parquet file: {error}") from error
+    else:
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+            rows = [json.loads(line) for line in lines if line.strip()]
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is not a readable JSONL file: {error}") from error
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    return rows
+
+
+def read_texts(path: Path, field: str) -> list[str]:
+    """Read the documents of a text file (a .txt file is one document).
+
+    Raises:
+        DataError: The column is missing or is not text.
+    """
+    if path.suffix == ".txt":
+        return [path.read_text(encoding="utf-8")]
+    rows = read_rows(path)
+    if field not in rows[0]:
+        raise DataError(f"{path} has no column {field!r}; it has {', '.join(rows[0])} (eval.ppl.field=NAME)")
+    texts = [row.get(field) for row in rows]
+    bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
+    if bad is not None:
+        raise DataError(f"{path}: row {bad} of column {field!r} is {texts[bad]!r}, not text")
+    return [str(text) for text in texts]
+
+
+def file_identity(path: Path) -> str:
+    """Digest of a data file's bytes, computed once per version of the file and process."""
+    stat = path.stat()
+    return _cached_digest(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _cached_digest(path: str, size: int, modified: int) -> str:
+    return file_digest(Path(path))
+
+
+def task_digest(config: EvalConfig, task: str) -> str:
+    """Digest of one task's data; `hub` when it comes from there."""
+    folder = data_folder(config)
+    return "hub" if folder is None else file_identity(task_file(folder, task))
+
+
+def data_digest(config: EvalConfig) -> str:
+    """Digest of every data file that the config's measurements read; part of a run's identity.
+
+    Raises:
+        DataError: A file is missing, so that this also is the check to make before a model is loaded.
+    """
+    parts: dict[str, str] = {f"task:{task}": task_digest(config, task) for task in config.tasks}
+    for protocol in protocols(config):
+        path = protocol_file(config, protocol)
+        parts[f"text:{protocol.name}"] = "hub" if path is None else file_identity(path)
+    return digest(parts)

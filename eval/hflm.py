@@ -1,0 +1,113 @@
+"""lm-eval's own HFLM, made resumable: the slow, trusted way to score, and the oracle of the fast one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models import huggingface
+
+from eval.backbone import context_length
+from eval.parallel import add_up, world
+from eval.progress import Bar
+from eval.quiet import quiet
+from eval.store import Store, request_keys
+
+HFLM: Any = huggingface.HFLM  # its registering decorator hides the class from type checkers
+
+LONGEST = 4096
+"""No prompt of the seven tasks is longer; bounds the cost of a model that claims a context of 131,072."""
+CHUNK = 1024
+
+
+class StoredHFLM(HFLM):
+    """HFLM on a model in memory, with a store of finished requests.
+
+    `logits_cache` is off, because lm-eval 0.4.13 reads the wrong positions when two requests have the same
+    tokens but another split; the softmax is float32, because a bfloat16 one ties the choices of one question
+    in ten.
+
+    Attributes:
+        counters: requests, requests_computed, requests_reused, forward_tokens (padding included).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch_size: int = 16,
+        max_length: int | None = None,
+        store: Store | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> None:
+        options = {"logits_cache": False, "softmax_dtype": "float32", **options}
+        training = model.training
+        with quiet():
+            super().__init__(
+                pretrained=model,
+                backend="causal",
+                tokenizer=tokenizer,
+                batch_size=batch_size,
+                max_length=max_length or context_length(model, tokenizer, LONGEST),
+                **options,
+            )
+        model.train(training)
+        self.store = store if store is not None else Store(None, {})
+        self.progress = progress
+        self.counters = {"requests": 0, "requests_computed": 0, "requests_reused": 0, "forward_tokens": 0}
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-likelihood (nats) and greedy flag of each request, from the store where it has them."""
+        pairs: list[tuple[str, str]] = [request.args for request in requests]
+        keys = request_keys(pairs)
+        found, values, greedy = self.store.get(keys)
+        missing = int((~found).sum())
+        self.counters["requests"] += len(pairs)
+        self.counters["requests_computed"] += missing
+        self.counters["requests_reused"] += len(pairs) - missing
+        if missing:
+            training = self.model.training
+            self.model.eval()
+            self.compute(pairs, keys, found, values, greedy)
+            self.model.train(training)
+        self.store.merge() if world().main else self.store.flush()
+        return list(zip(values.tolist(), greedy.tolist(), strict=True))
+
+    def compute(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        keys: np.ndarray,
+        found: np.ndarray,
+        values: np.ndarray,
+        greedy: np.ndarray,
+    ) -> None:
+        """Fill `values` and `greedy` in place where `found` is False.
+
+        Chunks are cut from the full list, so that a resumed evaluation forms the same batches.
+        """
+        here = world()
+        fresh, flags = np.zeros(len(pairs)), np.zeros(len(pairs))
+        with Bar("lm-eval", len(pairs), show=self.progress and here.main) as bar:
+            for number, start in enumerate(range(0, len(pairs), CHUNK)):
+                part = slice(start, start + CHUNK)
+                if number % here.size == here.rank and not found[part].all():
+                    answers = self._score(pairs[part])
+                    fresh[part] = [value for value, _ in answers]
+                    flags[part] = [flag for _, flag in answers]
+                    self.store.add(keys[part], fresh[part], flags[part] > 0)
+                bar.advance(min(CHUNK, len(pairs) - start))
+        missing = ~found
+        values[missing] = add_up(fresh)[missing]
+        greedy[missing] = add_up(flags)[missing] > 0
+
+    def _score(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        instances = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+        with quiet():
+            return super().loglikelihood(instances, disable_tqdm=True)
+
+    def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.counters["forward_tokens"] += inps.numel()
+        return super()._model_call(inps, *args, **kwargs)

@@ -1,0 +1,198 @@
+"""A model in, measurements out: the seven tasks and the perplexities, with their protocol card.
+
+What is finished is kept below the run's folder by rename, so that after a kill the same call computes only
+what is missing and gives the same numbers.
+"""
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from eval.config import EvalConfig
+from eval.data import file_identity, protocol_file
+from eval.harness import TaskResults, harness_version, run_tasks
+from eval.hflm import StoredHFLM
+from eval.parallel import World, barrier, world
+from eval.perplexity import perplexity
+from eval.protocols import WORD_PERPLEXITY, Protocol, protocols
+from eval.record import Metric
+from eval.store import Store
+from eval.tasks import load_tasks
+from eval.tokens import tokenizer_identity
+from eval.word_perplexity import word_perplexity
+from pruning.errors import StorageError
+from pruning.files import digest, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+PARTS = "measured"
+"""Folder below the run's folder that holds finished parts."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Everything that was measured on one model.
+
+    Attributes:
+        metrics: By full protocol name: `<task>/acc`, `<task>/acc_norm`, `acc_mean`, `wikitext2@2048`, ...
+        card: Protocol card: `tasks`, `perplexity`, `harness`, `screening`.
+        answers: One row per question: task, question, acc, acc_norm.
+        counters: requests, requests_computed, requests_reused, forward_tokens.
+        seconds: Wall time per stage.
+    """
+
+    metrics: dict[str, Metric]
+    card: dict[str, Any]
+    answers: pd.DataFrame
+    counters: dict[str, int]
+    seconds: dict[str, float]
+
+
+def measure(
+    model: torch.nn.Module,
+    tokenizer: Any,
+    config: EvalConfig,
+    folder: Path,
+    *,
+    progress: bool = False,
+    identity: str = "",
+    cache: Path | None = None,
+) -> Measurements:
+    """Measure a model as the config says.
+
+    Args:
+        model: A causal language model, dense or pruned; it comes back as it was.
+        tokenizer: Its tokenizer.
+        config: What is measured and on which data.
+        folder: The run's folder.
+        progress: Show bars on a terminal.
+        identity: Names the model's content; computed from its weights when empty.
+        cache: Folder of what all models of a grid share (plans); by default beside the run's folder.
+
+    Raises:
+        DataError: Data is missing or a window does not fit the model.
+    """
+    here, parts = world(), folder / PARTS
+    identity = identity or content_identity(model)
+    key = {"model": identity, "tokenizer": tokenizer_identity(tokenizer), "dtype": str(_dtype(model))}
+    seconds: dict[str, float] = {}
+    metrics: dict[str, Metric] = {}
+    counters = {"requests": 0, "requests_computed": 0, "requests_reused": 0, "forward_tokens": 0}
+    results: TaskResults | None = None
+    backend = config.backend
+    if config.tasks:
+        start = time.perf_counter()
+        tasks = load_tasks(config)
+        lm = make_lm(
+            model, tokenizer, config, parts, key, cache or folder.parent / ".cache", progress=progress
+        )
+        results = run_tasks(lm, tasks, config)
+        metrics |= results.metrics
+        counters |= lm.counters
+        seconds["tasks"] = time.perf_counter() - start
+        backend = getattr(lm, "used", backend)
+        log.info("tasks: %d requests, %d computed, %.1f s", *_tally(counters), seconds["tasks"])
+    for protocol in protocols(config):
+        start = time.perf_counter()
+        value, tokens = _perplexity_part(model, tokenizer, config, protocol, parts, key, here, progress)
+        metrics[protocol.name] = value
+        counters["forward_tokens"] += tokens
+        seconds[protocol.name] = time.perf_counter() - start
+        log.info("%s: %s, %.1f s", protocol.name, value.value, seconds[protocol.name])
+    card = {
+        "tasks": {} if results is None else results.card,
+        "perplexity": [protocol_card(config, protocol) for protocol in protocols(config)],
+        "harness": {"lm_eval": harness_version(), "backend": backend, "softmax_dtype": "float32"},
+        "screening": None if config.screen is None else {"questions_per_task": config.screen},
+    }
+    answers = (
+        pd.DataFrame({"task": [], "question": [], "acc": [], "acc_norm": []})
+        if results is None
+        else results.answers
+    )
+    return Measurements(metrics, card, answers, counters, seconds)
+
+
+def make_lm(
+    model: Any,
+    tokenizer: Any,
+    config: EvalConfig,
+    parts: Path,
+    key: dict[str, str],
+    cache: Path,
+    *,
+    progress: bool,
+) -> StoredHFLM:
+    """The LM that scores the tasks: the fast one, or lm-eval's HFLM."""
+    from eval.fast_lm import FastLM
+
+    chosen = FastLM if config.backend == "fast" else StoredHFLM
+    store = Store(parts / "loglikelihoods", {**key, "backend": config.backend, "version": 1})
+    options: dict[str, Any] = {"cache": cache} if config.backend == "fast" else {}
+    return chosen(model, tokenizer, batch_size=config.batch_size, store=store, progress=progress, **options)
+
+
+def protocol_card(config: EvalConfig, protocol: Protocol) -> dict[str, Any]:
+    """The part of the protocol card that says what a perplexity is."""
+    path = protocol_file(config, protocol)
+    own = config.ppl.text is not None
+    return {
+        "name": protocol.name,
+        "data": "hub" if path is None else file_identity(path),
+        "split": "test" if path is None else path.stem,
+        "joined": protocol.joined,
+        "blank_lines": "keep" if protocol.joined else config.ppl.blank_lines,
+        "max_tokens": config.ppl.max_tokens,
+        "field": config.ppl.field if own else "text",
+    }
+
+
+def _perplexity_part(
+    model: Any,
+    tokenizer: Any,
+    config: EvalConfig,
+    protocol: Protocol,
+    parts: Path,
+    key: dict[str, str],
+    here: World,
+    progress: bool,
+) -> tuple[Metric, int]:
+    """One perplexity and its forward tokens; (metric, 0) when a finished part is there."""
+    wanted = {**key, **protocol_card(config, protocol), "lm_eval": harness_version(), "version": 1}
+    path = parts / f"perplexity-{digest(wanted)}.json"
+    if path.exists():
+        try:
+            return Metric.model_validate(read_json(path)["metric"]), 0
+        except (StorageError, KeyError, ValueError) as error:
+            log.warning("%s is damaged (%s); it is measured again", path, error)
+    if protocol.name == WORD_PERPLEXITY:
+        value, tokens = word_perplexity(model, tokenizer, config)
+    else:
+        value, tokens = perplexity(model, tokenizer, config, protocol, progress=progress)
+    if here.main:
+        write_json(path, {"protocol": wanted, "metric": value.model_dump(mode="json"), "tokens": tokens})
+    barrier()
+    return value, tokens
+
+
+def content_identity(model: Any) -> str:
+    """Digest of a model's weights and config: its name when the caller has none."""
+    state = hashlib.sha256(model.config.to_json_string().encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        state.update(tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()[:32]
+
+
+def _dtype(model: Any) -> torch.dtype:
+    return next(model.parameters()).dtype
+
+
+def _tally(counters: dict[str, int]) -> tuple[int, int]:
+    return counters["requests"], counters["requests_computed"]

@@ -1,0 +1,207 @@
+"""Perplexity by named protocols: exp of the mean negative log-likelihood per scored token, in nats.
+
+- `wikitext2@W` (GPTQ, Frantar et al. 2022; SparseGPT; Wanda; LLM-Pruner with W=128): rows joined by two line
+  breaks, tokenised once with the tokenizer's default special tokens, non-overlapping windows, tail dropped,
+  the first token of each window not scored.
+- `wikitext2@W/S-recount`: windows start every S tokens, every one counts fully, exp of the mean of window
+  losses; the last window is the first that reaches the end of the text. Most tokens count W/S times.
+- `<text>@W`: documents packed, each beginning with BOS (without BOS: ending with EOS), windows as above.
+
+Losses are float32 sums of log-softmax rows; the head runs in chunks, so [T, V] never exists whole.
+N windows, W tokens per window, D hidden, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from eval.backbone import Backbone, NotSeparable, context_length, take_apart
+from eval.config import EvalConfig
+from eval.data import HUB_TEXTS, protocol_file, read_texts
+from eval.parallel import add_up, world
+from eval.progress import Bar
+from eval.protocols import Protocol
+from eval.record import Metric
+from pruning.errors import DataError
+
+CPU_TOKENS, DEVICE_TOKENS = 1024, 8192
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token windows of one text.
+
+    Attributes:
+        ids: [N, W] int64.
+        tail: A last, shorter window of a recount protocol, or None.
+    """
+
+    ids: torch.Tensor
+    tail: torch.Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model."""
+        return self.ids.numel() + (0 if self.tail is None else self.tail.numel())
+
+
+def texts_of(config: EvalConfig, protocol: Protocol) -> list[str]:
+    """The documents that a protocol reads.
+
+    Raises:
+        DataError: The text is missing or damaged, or the hub cannot be reached.
+    """
+    path = protocol_file(config, protocol)
+    if path is not None:
+        texts = read_texts(path, config.ppl.field if config.ppl.text is not None else "text")
+    else:
+        import datasets
+
+        name, subset, split, data_files = HUB_TEXTS[protocol.text]
+        try:
+            texts = list(datasets.load_dataset(name, subset, data_files=data_files, split=split)["text"])
+        except (ConnectionError, OSError, ValueError) as error:
+            raise DataError(
+                f"the text {protocol.text!r} cannot be loaded from the hub ({error}). Without internet give "
+                f"eval.data_dir=DIR; `secateur fetch data_dir=DIR` fills it on a machine with internet"
+            ) from error
+    if config.ppl.blank_lines == "single" and not protocol.joined:
+        texts = [single_breaks(text) for text in texts]
+    return texts
+
+
+def single_breaks(text: str) -> str:
+    """The text with every run of blank lines replaced by one line break, and stripped."""
+    return "\n".join(line for line in text.split("\n") if line.strip()).strip()
+
+
+def tokenize(texts: list[str], tokenizer: Any, protocol: Protocol) -> np.ndarray:
+    """Token ids [T] of a protocol's text."""
+    if protocol.joined:
+        return np.asarray(tokenizer("\n\n".join(texts), verbose=False)["input_ids"], dtype=np.int64)
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    parts: list[int] = []
+    for start in range(0, len(texts), 1000):
+        batch = tokenizer(texts[start : start + 1000], add_special_tokens=False, verbose=False)["input_ids"]
+        for ids in batch:
+            parts += [bos, *ids] if bos is not None else [*ids, eos] if eos is not None else ids
+    return np.asarray(parts, dtype=np.int64)
+
+
+def cut(ids: np.ndarray, protocol: Protocol, max_tokens: int | None) -> Windows:
+    """Cut token ids [T] into the windows of a protocol.
+
+    Raises:
+        DataError: There is not one full window.
+    """
+    if max_tokens is not None:
+        ids = ids[:max_tokens]
+    if len(ids) < protocol.window:
+        raise DataError(
+            f"{protocol.name}: the text has {len(ids)} tokens, fewer than one window of {protocol.window}. "
+            f"Give a longer text or a smaller window"
+        )
+    last = len(ids) - protocol.window
+    starts = range(0, last + 1, protocol.stride)
+    windows = np.stack([ids[s : s + protocol.window] for s in starts])
+    tail = None
+    if protocol.stride < protocol.window and starts[-1] != last:
+        tail = torch.from_numpy(ids[starts[-1] + protocol.stride :].copy())[None]
+    return Windows(torch.from_numpy(windows), tail)
+
+
+def perplexity(
+    model: Any, tokenizer: Any, config: EvalConfig, protocol: Protocol, *, progress: bool = False
+) -> tuple[Metric, int]:
+    """Measure one perplexity.
+
+    Returns:
+        The metric (standard error by the delta method over windows) and the number of forward tokens.
+
+    Raises:
+        DataError: The text is missing or too short, or a window exceeds the model's context.
+    """
+    limit = context_length(model, tokenizer, 2**31)
+    if protocol.window > limit:
+        raise DataError(
+            f"{protocol.name}: a window of {protocol.window} tokens exceeds the model's context of {limit}. "
+            f"Choose a window of {limit} or less, for example {protocol.text}@{limit}"
+        )
+    windows = cut(tokenize(texts_of(config, protocol), tokenizer, protocol), protocol, config.ppl.max_tokens)
+    losses = window_losses(model, windows.ids, progress=progress, label=protocol.name)
+    means = losses / (windows.ids.shape[1] - 1)
+    scored = windows.ids.shape[0] * (windows.ids.shape[1] - 1)
+    if windows.tail is not None and windows.tail.shape[1] > 1:
+        extra = window_losses(model, windows.tail, progress=False, label=protocol.name)
+        means = np.append(means, extra / (windows.tail.shape[1] - 1))
+        scored += windows.tail.shape[1] - 1
+    return metric_of(means, scored), windows.tokens
+
+
+def metric_of(means: np.ndarray, scored: int) -> Metric:
+    """The metric of window losses [N] (nats per token); null with a note when it is not finite."""
+    bad = int((~np.isfinite(means)).sum())
+    mean = float(means.mean())
+    if bad or mean > math.log(np.finfo(np.float64).max):
+        why = (
+            f"the loss of {bad} of {len(means)} windows is NaN or infinite"
+            if bad
+            else f"exp({mean:.1f}) overflows"
+        )
+        return Metric(
+            value=None, n=scored, unit="perplexity", higher_is_better=False, note=f"not finite: {why}"
+        )
+    value = math.exp(mean)
+    error = value * float(means.std(ddof=1)) / math.sqrt(len(means)) if len(means) > 1 else None
+    return Metric(value=value, stderr=error, n=scored, unit="perplexity", higher_is_better=False)
+
+
+@torch.inference_mode()
+def window_losses(
+    model: Any, ids: torch.Tensor, *, progress: bool = False, label: str = "", batch_tokens: int | None = None
+) -> np.ndarray:
+    """Sum of the negative log-likelihoods of tokens 2..W of each window [N] (nats, float64)."""
+    try:
+        backbone: Backbone | None = take_apart(model)
+    except NotSeparable:
+        backbone = None
+    device = model.device if backbone is None else backbone.device
+    if batch_tokens is None:
+        batch_tokens = CPU_TOKENS if device.type == "cpu" else DEVICE_TOKENS
+    size, here = max(1, batch_tokens // ids.shape[1]), world()
+    losses = np.zeros(len(ids), dtype=np.float64)
+    start = 0
+    batches = range(0, len(ids), size * here.size)
+    with Bar(label, len(ids), show=progress and here.main) as bar:
+        for first in batches:
+            start = first + here.rank * size
+            batch = ids[start : start + size].to(device)
+            if len(batch):
+                losses[start : start + len(batch)] = _batch_losses(model, backbone, batch)
+            bar.advance(min(size * here.size, len(ids) - first))
+    return add_up(losses)
+
+
+def _batch_losses(model: Any, backbone: Backbone | None, batch: torch.Tensor) -> np.ndarray:
+    """Loss sums [B] of a batch of windows [B, W]; without a backbone from the whole model's logits."""
+    inputs, targets = batch[:, :-1], batch[:, 1:]
+    if backbone is None:
+        logits = model(input_ids=inputs, use_cache=False).logits
+        nll = torch.stack(
+            [
+                F.cross_entropy(row.float(), target, reduction="none")
+                for row, target in zip(logits, targets, strict=True)
+            ]
+        )
+        return nll.double().sum(dim=1).cpu().numpy()
+    rows = backbone.hidden(input_ids=inputs).flatten(0, 1)
+    flat = targets.flatten()
+    nll = torch.empty(len(flat), dtype=torch.float32, device=rows.device)
+    for part in backbone.chunks(len(flat)):
+        logits = backbone.logits(rows[part])
+        nll[part] = F.cross_entropy(logits, flat[part].to(logits.device), reduction="none").to(nll.device)
+    return nll.view(targets.shape).double().sum(dim=1).cpu().numpy()
