@@ -1,0 +1,4 @@
+"""The shipped test bench: a seeded synthetic world, seven task sets and three small trained models.
+
+Everything here can be rebuilt with ``python -m pruning.world``; see ``docs/world.md``.
+"""

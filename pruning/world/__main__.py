@@ -1,0 +1,91 @@
+"""Rebuild or check what is shipped: ``python -m pruning.world data|tokenizers|train MODEL|check``."""
+
+# ruff: noqa: T201 - a command that answers on the terminal
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from pruning.world import data
+from pruning.world.bundle import MODELS, data_dir, model_dir
+
+
+def _write_data() -> int:
+    for path, entry in data.write(data_dir()).items():
+        print(f"{path}: {entry['rows']} rows")
+    return 0
+
+
+def _write_tokenizers() -> int:
+    from pruning.world.tokenizer import save
+    from pruning.world.train import CONTEXT
+
+    for name in MODELS:
+        size = save(name, model_dir(name), CONTEXT).get_vocab_size()
+        print(f"{name}: {size} tokens")
+    return 0
+
+
+def _train(name: str, out: Path | None) -> int:
+    import torch
+
+    from pruning.world.train import train
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    torch.set_num_threads(1)  # the same sums in the same order: the same bits on the same machine
+    train(name, out or model_dir(name))
+    return 0
+
+
+def _check() -> int:
+    """Compare the data with the manifest and score every model."""
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM
+
+    from pruning.world.score import accuracies, perplexity
+
+    shipped = json.loads((data_dir() / data.MANIFEST).read_text(encoding="utf-8"))
+    rebuilt = data.manifest(data.files())
+    wrong = [path for path in {**shipped, **rebuilt} if shipped.get(path) != rebuilt.get(path)]
+    print(f"data: {'as in the manifest' if not wrong else 'differs: ' + ', '.join(wrong)}")
+    for name in MODELS:
+        model = AutoModelForCausalLM.from_pretrained(model_dir(name))
+        tokenizer = Tokenizer.from_file(str(model_dir(name) / "tokenizer.json"))
+        print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters")
+        for task, accuracy in accuracies(model, tokenizer).items():
+            print(f"  {task:15} {accuracy:.3f}")
+        print(f"  {'perplexity@256':15} {perplexity(model, tokenizer, 256):.3f}")
+    return 1 if wrong else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one of the commands.
+
+    Args:
+        argv: The arguments, without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m pruning.world", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("data", help="write the task sets, the held-out text and the manifest")
+    commands.add_parser("tokenizers", help="write the tokenizers of all models")
+    training = commands.add_parser("train", help="train one model from scratch (some 30 minutes)")
+    training.add_argument("model", choices=MODELS)
+    training.add_argument("--out", type=Path, help="folder to write to; default: the shipped one")
+    commands.add_parser("check", help="compare the data with the manifest, score the models")
+    options = parser.parse_args(argv)
+    if options.command == "data":
+        return _write_data()
+    if options.command == "tokenizers":
+        return _write_tokenizers()
+    if options.command == "train":
+        return _train(options.model, options.out)
+    return _check()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
