@@ -75,6 +75,19 @@ def paired_difference(answers: Answers, left: int, right: int) -> tuple[float, f
     return float(mean.mean()), float(np.sqrt((variance / n).sum()) / k)
 
 
+def paired_folders(left: Path, right: Path) -> tuple[float, float, int] | None:
+    """Right minus left for two run folders: (difference of acc_mean, standard error, questions).
+
+    None when one stored no answers or they answered different questions.
+    """
+    a, b = _read(left / ANSWERS), _read(right / ANSWERS)
+    if a is None or b is None or not a[0].equals(b[0]) or a[0].empty:
+        return None
+    task, tasks = pd.factorize(a[0]["task"])
+    both = Answers((0, 1), np.stack([b[1], a[1]]), task, tuple(str(name) for name in tasks))
+    return (*paired_difference(both, 0, 1), len(task))
+
+
 def _read(path: Path) -> tuple[pd.DataFrame, np.ndarray] | None:
     if not path.is_file():
         return None

@@ -1,15 +1,20 @@
 """A document as one HTML file that opens from disk: styles, script and plots inside, nothing fetched."""
 
 import base64
+from collections.abc import Callable
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 import jinja2
+from markupsafe import Markup
 
 from analysis.document import Document, Figure, Paragraph, Table
 from analysis.formats import about, is_text, show
 from analysis.plots.style import Plot
 from analysis.texts import Texts
 
+LONG = 44
+"""Text cells longer than this may be broken into lines."""
 LARGE = 1_500_000
 """An SVG above this size is shown as PNG, so that the page stays light."""
 
@@ -32,13 +37,11 @@ def to_html(document: Document, plots: dict[str, Plot], texts: Texts) -> str:
     )
 
 
-def _is(kind: type) -> "jinja2.runtime.Any":
+def _is(kind: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, kind)
 
 
-def _raw(folder: "resources.abc.Traversable", name: str) -> str:
-    from markupsafe import Markup  # noqa: PLC0415
-
+def _raw(folder: Traversable, name: str) -> Markup:
     return Markup((folder / name).read_text(encoding="utf-8"))  # noqa: S704  our own file
 
 
@@ -68,4 +71,5 @@ def _grid(table: Table, texts: Texts) -> dict[str, object]:
 def _cell(name: str, value: object) -> dict[str, object]:
     text = show(name, value)
     key = "" if isinstance(value, str | tuple | list) or text == "–" else f"{value}"
-    return {"text": text, "key": key, "flush": is_text(name)}
+    style = ("flush long" if len(text) > LONG else "flush") if is_text(name) else ""
+    return {"text": text, "key": key, "style": style}

@@ -65,10 +65,25 @@ def write_reports(
         DataError: There is no run to analyse.
         StorageError: `out` cannot be written.
     """
-    findings = analyse(as_runs(records), allow_mixed)
+    return write_findings(as_runs(records), out, lang, style, allow_mixed=allow_mixed, plots=plots, today=today)[0]
+
+
+def write_findings(
+    runs: Runs,
+    out: Path,
+    lang: str,
+    style: Style,
+    *,
+    allow_mixed: bool = False,
+    protocol: str | None = None,
+    plots: bool = True,
+    today: str | None = None,
+) -> tuple[list[Path], Findings]:
+    """`write_reports` for loaded runs; also returns the findings."""
+    findings = analyse(runs, allow_mixed, protocol)
     if style == "study":
-        return _write_study(findings, out, lang)
-    return _write_full(findings, out, Texts(lang), plots, today)
+        return _write_study(findings, out, lang), findings
+    return _write_full(findings, out, Texts(lang), plots, today), findings
 
 
 def as_runs(records: "list[RunRecord] | tuple[RunRecord, ...] | Runs | Path") -> Runs:

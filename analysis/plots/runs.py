@@ -28,11 +28,12 @@ def intervals(found: ModelFindings, texts: Texts) -> Figure | None:
     best = found.best
     if np.isfinite(best["acc_low"]):
         panel.axvspan(best["acc_low"], best["acc_high"], color="#0072B2", alpha=0.07, lw=0)
-    for y, (label, run) in zip(at, rows.iterrows(), strict=True):
-        color, marker = style[run["method"]]
-        if np.isfinite(run["acc_low"]):
-            panel.plot([run["acc_low"], run["acc_high"]], [y, y], color=color, lw=1.2, solid_capstyle="butt")
-        panel.plot(run["acc_mean"], y, marker=marker, ms=6, color=color, mfc=color if label in same else "white")
+    tied = rows.index.isin(same)
+    for method, (color, marker) in style.items():
+        of = (rows["method"] == method).to_numpy()
+        panel.hlines(at[of], rows["acc_low"][of], rows["acc_high"][of], color=color, lw=1.2)
+        panel.plot(rows["acc_mean"][of & tied], at[of & tied], ls="", marker=marker, ms=6, color=color)
+        panel.plot(rows["acc_mean"][of & ~tied], at[of & ~tied], ls="", marker=marker, ms=6, color=color, mfc="white")
     panel.set_yticks(at, rows["setting"])
     panel.set_ylim(-0.8, len(rows) - 0.2)
     panel.set_xlabel(texts("plot.acc_interval"))

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -28,6 +29,7 @@ CJK = re.compile(
     re.IGNORECASE,
 )
 FILES = re.compile(r"cjk|notosanssc|wqy|pingfang|simhei|simsun|msyh|fallback|sourcehan|sarasa|lxgw|heiti|songti", re.I)
+DPI = 120
 CROWD = 3000
 """Above this many points a scatter is drawn as pixels inside the SVG."""
 
@@ -37,7 +39,7 @@ SETTINGS: dict[str, Any] = {
     "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True,
     "xtick.color": "#333333", "ytick.color": "#333333", "xtick.labelsize": 8, "ytick.labelsize": 8,
     "legend.fontsize": 8, "legend.frameon": False, "figure.facecolor": "white", "svg.fonttype": "path",
-    "svg.hashsalt": "secateur", "axes.unicode_minus": False, "lines.linewidth": 1.4, "text.parse_math": False,
+    "text.hinting": "none", "text.hinting_factor": 1, "svg.hashsalt": "secateur", "axes.unicode_minus": False, "lines.linewidth": 1.4, "text.parse_math": False,
 }  # fmt: skip
 
 
@@ -90,17 +92,20 @@ def render(job: Job, texts: Texts) -> Plot | None:
         figure = job.draw(texts)
         if figure is None:
             return None
-        FigureCanvasAgg(figure)
+        for axes in figure.axes:  # what lies inside its axes need not be measured for the layout
+            for artist in (*axes.lines, *axes.texts, *axes.collections, *axes.patches, *axes.images):
+                artist.set_in_layout(False)
         svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", dpi=130)
+        # the canvases' own writers draw once; Figure.savefig draws every time a second, invisible time
+        FigureCanvasAgg(figure).print_png(png, pil_kwargs={"compress_level": 3})
         figure.set_layout_engine("none")  # the layout of the first drawing serves the second
-        figure.savefig(svg, format="svg", dpi=130, metadata={"Date": None, "Creator": "secateur"})
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": "secateur"})
     return Plot(job.name, svg.getvalue(), png.getvalue())
 
 
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure with axes [rows, columns]; sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, axes
 
