@@ -18,7 +18,7 @@ from slurm.helptext import CANCEL, GRID, LOGS, RETRY, STATUS
 from slurm.launch import choose, follow, launch, look
 from slurm.plan import Plan, find_plans, load_plan, save_plan
 from slurm.preflight import check, refuse
-from slurm.show import console, detail_table, plan_table, status_table, task_lines
+from slurm.show import console, detail_lines, plan_table, status_table, task_lines
 from slurm.state import log_path
 
 OWN = {"grid", "launcher", "workers", "slurm", "out", "foreign", "threads"}
@@ -72,8 +72,8 @@ def status(argv: list[str]) -> int:
     out = console()
     out.print(status_table(view))
     rows = view.of("running", "failed", "blocked", "interrupted")
-    if rows:
-        out.print(detail_table(rows))
+    for line in detail_lines(rows):
+        out.print(line, markup=False, soft_wrap=True)
     others = [path.parent.name for path in find_plans(Path(plan.out)) if path.parent.name != plan.grid]
     if others:
         out.print(f"other grids here: {', '.join(others)}   (secateur status GRID)")

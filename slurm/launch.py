@@ -12,7 +12,7 @@ from slurm import queue
 from slurm.local import Pool, slots, visible_gpus
 from slurm.overview import Overview, observe
 from slurm.plan import Plan, Task, find_plans, load_plan
-from slurm.show import console, detail_table, event_line, live_view, status_table
+from slurm.show import console, detail_lines, event_line, live_view, status_table
 from slurm.submit import adopt, queued_as, submit
 
 FOLLOW = 3.0
@@ -106,7 +106,7 @@ def _here(view: Overview, retry: bool) -> int:
     places = slots(plan, plan.workers, [] if plan.workers is not None and not visible_gpus() else visible_gpus())
 
     def report(event: str, task: Task) -> None:
-        out.print(event_line(look(plan), event, task), markup=False)
+        out.print(event_line(look(plan), event, task), markup=False, soft_wrap=True)
 
     stopped = Pool(view, places, report, retry).run()
     if stopped:
@@ -117,8 +117,8 @@ def _here(view: Overview, retry: bool) -> int:
 def _end(view: Overview, out: Console) -> int:
     out.print(status_table(view))
     wrong = view.of("failed", "blocked", "interrupted", "waiting")
-    if wrong:
-        out.print(detail_table(wrong[:50]))
+    for line in detail_lines(wrong[:50]):
+        out.print(line, markup=False, soft_wrap=True)
     return 0 if view.complete else 1
 
 

@@ -62,7 +62,10 @@ class Pool:
     def __init__(self, view: Overview, places: list[Slot], report: Report, retry: bool = False) -> None:
         self.plan = view.plan
         wanted = {"waiting", "interrupted", "queued", "running"} | ({"failed", "blocked"} if retry else set())
-        self.todo = {task.id: task for task in self.plan.tasks if _condition(view, task) in wanted}
+        condition = {each.id: each.condition for each in view.tasks}
+        self.todo = {task.id: task for task in self.plan.tasks if condition[task.id] in wanted}
+        if self.todo:  # new records make an analysis of before outdated
+            self.todo |= {task.id: task for task in self.plan.of("analysis")}
         self.failed = {each.id for each in view.tasks if each.condition in {"failed", "blocked"} and each.id not in self.todo}
         self.free = list(places)
         self.running: dict[str, tuple[subprocess.Popen[bytes], Slot]] = {}
@@ -126,7 +129,3 @@ class Pool:
         self.stopped = True
         for process, _ in self.running.values():
             process.terminate()
-
-
-def _condition(view: Overview, task: Task) -> str:
-    return next(each.condition for each in view.tasks if each.id == task.id)

@@ -133,7 +133,7 @@ def _view(plan: Plan, task: Task, job: Job | None, jobs: Mapping[str, Job] | Non
         if broken is not None:
             return TaskView(condition="blocked", detail=f"blocked by {broken.id}: {broken.detail}", **facts)
     if state is not None and state.state in {"running", "requeued", "interrupted"}:
-        return TaskView(condition="interrupted", **facts)
+        return TaskView(condition="interrupted", detail=state.error or "", **facts)
     return TaskView(condition="waiting", **facts)
 
 

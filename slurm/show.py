@@ -2,6 +2,7 @@
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from slurm.estimate import duration, estimate
 from slurm.overview import ORDER, Overview, TaskView
@@ -23,7 +24,7 @@ def console(stderr: bool = False) -> Console:
 def plan_table(view: Overview) -> RenderableType:
     """What a grid consists of, per model, and how much of it is left."""
     plan = view.plan
-    table = Table(title=f"grid {plan.grid}", title_justify="left")
+    table = Table()
     for title in ("model", "captures", "baselines", "runs", "done", "left"):
         table.add_column(title, justify="left" if title == "model" else "right")
     models = dict.fromkeys(task.label.split(" ")[0] for task in plan.tasks if task.kind != "analysis")
@@ -32,7 +33,7 @@ def plan_table(view: Overview) -> RenderableType:
     if len(models) > 1:
         table.add_section()
         table.add_row("all", *_counts([each for each in view.tasks if each.kind != "analysis"]), style="bold")
-    return Group(table, *_remarks(view))
+    return Group(f"grid {plan.grid}", table, *_remarks(view))
 
 
 def status_table(view: Overview) -> RenderableType:
@@ -42,8 +43,7 @@ def status_table(view: Overview) -> RenderableType:
     caption = [f"{used / 3600:.2f} GPU hours used" if used else f"{duration(sum(e.seconds for e in view.tasks))} of work done"]
     if not view.complete and rest is not None:
         caption.append(f"about {duration(rest)} of work left")
-    title = f"grid {view.plan.grid} ({view.plan.launcher}) in {view.plan.out}"
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("")
     for condition in ORDER:
         table.add_column(condition, justify="right", style=COLOURS[condition])
@@ -51,21 +51,20 @@ def status_table(view: Overview) -> RenderableType:
         counts = view.count(kind)
         if counts:
             table.add_row(name, *(str(counts[condition] or "") for condition in ORDER))
-    return Group(table, "; ".join(caption))
+    title = Text(f"grid {view.plan.grid} ({view.plan.launcher}) in {view.plan.out}", overflow="fold")
+    return Group(title, table, "; ".join(caption))
 
 
-def detail_table(views: list[TaskView]) -> RenderableType:
-    """Tasks one by one: what is running, and what went wrong."""
-    table = Table(show_edge=False)
-    for title in ("task", "state", "stage or reason", "age", "job", "log"):
-        table.add_column(title, overflow="fold", no_wrap=title in {"state", "age", "job"})
+def detail_lines(views: list[TaskView]) -> list[str]:
+    """Tasks one by one: what is running, and what went wrong, with the path of the log."""
+    lines: list[str] = []
     for each in views:
-        what = each.stage if each.condition == "running" else each.detail
-        age = "" if each.age is None else duration(each.age)
-        state = f"[{COLOURS[each.condition]}]{each.condition}[/]"
-        log = each.log if each.condition in {"failed", "running"} else ""
-        table.add_row(each.id, state, _escape(what or ""), age, each.job or "", _escape(log or ""))
-    return table
+        what = (each.stage or "") if each.condition == "running" else each.detail
+        facts = [what, "" if each.age is None else duration(each.age), f"job {each.job}" if each.job else ""]
+        lines.append(f"{each.condition:<12} {each.id}  " + ", ".join(filter(None, facts)))
+        if each.condition == "failed" and each.log:
+            lines.append(f"{'':<12} log: {each.log}")
+    return lines
 
 
 def live_view(view: Overview) -> RenderableType:
@@ -73,8 +72,8 @@ def live_view(view: Overview) -> RenderableType:
     table = Table.grid()
     table.add_row(status_table(view))
     rows = view.of("running", "failed")[:20]
-    if rows:
-        table.add_row(detail_table(rows))
+    for line in detail_lines(rows):
+        table.add_row(Text(line, no_wrap=True, overflow="ellipsis"))
     return table
 
 
@@ -128,10 +127,6 @@ def _tokens(count: int) -> str:
         if count >= limit:
             return f"{count / limit:.1f} {unit} tokens"
     return f"{count} tokens"
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def task_lines(plan: Plan) -> list[str]:

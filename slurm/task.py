@@ -28,6 +28,11 @@ from slurm.worker import Signals, how_it_ended, last_words, work
 
 DONE, FAIL, BLOCKED, CONTINUE = 0, 1, 3, 75
 
+CODE_CHANGED = (
+    "not started: the code of pruning/ or eval/ (or torch, transformers, lm-eval) changed after this grid was planned; "
+    "run `secateur grid` again (foreign=reuse accepts the mixture)"
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Find the task and do it."""
@@ -96,11 +101,9 @@ class Doing:
         return BLOCKED
 
     def _work(self, claim: Claim) -> int:
-        if self.plan.foreign != "reuse" and code_fingerprint() != self.plan.code:
-            return self._failed(
-                "CodeChanged", "the code of pruning/ or eval/ (or torch, transformers, lm-eval) changed after this grid was "
-                "planned. Run `secateur grid` again; foreign=reuse accepts the mixture",
-            )  # fmt: skip
+        if self.plan.foreign != "reuse" and self.task.kind != "analysis" and code_fingerprint() != self.plan.code:
+            self._write("interrupted", error=CODE_CHANGED)
+            return CONTINUE
         inputs = gather(self.plan) if self.task.kind == "analysis" else ""
         self._write("running")
         began = time.time()
