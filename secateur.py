@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("eval.cli:run", "prune a model, measure it, write the record"),
-    "capture": ("pruning.cli:capture", "only the gradient pass, for the runs that will share it"),
+    "capture": ("eval.cli:capture", "only the gradient pass, for the runs that will share it"),
     "grid": ("slurm.cli:grid", "expand a grid, drop what is done, run the rest here or on Slurm"),
     "status": ("slurm.cli:status", "what of a grid is done, running, queued, failed and why"),
     "logs": ("slurm.cli:logs", "the log of one run of a grid"),

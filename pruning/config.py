@@ -4,6 +4,7 @@ Every value that changes a result is part of the run's identity; fields marked w
 how it is batched on the device, where files go) are not.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -37,6 +38,15 @@ class ModelConfig(Frozen):
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = "sdpa"
     device_map: Annotated[str | None, Field(json_schema_extra=LOCAL)] = None
     trust_remote_code: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_a_local_folder(cls, raw: Any) -> Any:
+        """A local model is called what its folder is called, in run names and tables."""
+        if isinstance(raw, dict) and raw.get("name", "local") == "local" and isinstance(raw.get("path"), str):
+            last = raw["path"].rstrip("/").rsplit("/", 1)[-1]
+            return {**raw, "name": re.sub(r"[^A-Za-z0-9._-]+", "-", last) or "local"}
+        return raw
 
 
 class CalibrationConfig(Frozen):

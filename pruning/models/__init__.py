@@ -1,10 +1,1 @@
 """Model families: one file each; a file dropped in here is found without another edit."""
-
-import importlib
-import pkgutil
-
-_PARTS = {"adapter", "layout", "loading"}
-
-for _module in pkgutil.iter_modules(__path__):
-    if _module.name not in _PARTS:
-        importlib.import_module(f"{__name__}.{_module.name}")

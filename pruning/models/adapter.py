@@ -3,7 +3,10 @@
 Shapes: L layers, D hidden, F channels, H query heads, K KV heads, d head_dim, g = H / K query heads per KV group.
 """
 
+import importlib
+import pkgutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -97,6 +100,8 @@ class ModelAdapter:
 
 
 ADAPTERS: dict[str, ModelAdapter] = {}
+PARTS = {"adapter", "layout", "loading"}
+"""Modules beside the families."""
 
 
 def register(adapter: ModelAdapter) -> ModelAdapter:
@@ -113,7 +118,7 @@ def adapter_for(model_type: str) -> ModelAdapter:
     Raises:
         ModelError: Naming the families that exist.
     """
-    if model_type not in ADAPTERS:
+    if model_type not in load_families():
         raise ModelError(
             f"model_type={model_type!r} is not supported; families: {', '.join(sorted(ADAPTERS))}. "
             "A new family is one file in pruning/models/ (see docs/adding_a_model.md)."
@@ -144,3 +149,12 @@ def per_unit(values: torch.Tensor, projection: Projection, units: int) -> torch.
     if values.dim() == 2:
         values = values.sum(dim=1 - projection.axis, dtype=torch.float64)
     return values.reshape(units, -1).sum(dim=1, dtype=torch.float64)
+
+
+def load_families() -> dict[str, ModelAdapter]:
+    """Import every file of this package, so that each family is in the table."""
+    package = Path(__file__).parent
+    for module in pkgutil.iter_modules([str(package)]):
+        if module.name not in PARTS:
+            importlib.import_module(f"pruning.models.{module.name}")
+    return ADAPTERS

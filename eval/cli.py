@@ -1,0 +1,209 @@
+"""`secateur run`, `capture`, `eval` and `tasks`: parse, validate, call; nothing else."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eval.config import METRIC, RunConfig
+from eval.record import RunRecord, read_record
+from pruning.compose import CONF_DIR, compose, options, plain, register
+from pruning.config import validate
+from pruning.errors import ConfigError
+from pruning.logs import configure_logging
+
+RUN_HELP = """secateur run: prune a model, measure it, write the record
+
+usage: secateur run [KEY=VALUE ...] [--cfg] [--multirun] [--config-dir DIR] [-v]
+
+groups:  model={models}
+         method={methods}
+         calibration={calibrations}
+         eval={evals}      experiment={experiments}
+values:  budget.ratio=0.2  taylor.seq_len=128  taylor.num_samples=256  eval.data_dir=DIR  eval.limit=N
+         guard.max_layer_ratio=0.8  seed=0  device=auto  out=runs  save_model=false      (--cfg prints them all)
+
+A finished run is not repeated: its record is OUT/<run id>/record.json. An interrupted one continues.
+
+examples:
+  secateur run model=tiny_llama method=blockwise
+  secateur run model=local model.path=DIR calibration=text_file calibration.path=text.parquet eval=ppl \\
+      eval.ppl.text=held_out.parquet eval.ppl.window=256
+  secateur run model=llama3_8b method=layerwise taylor.num_samples=512 eval.data_dir=/data/eval save_model=true
+  secateur run --multirun model=tiny_llama method=taylor,layerwise,blockwise budget.ratio=0.1,0.2
+"""
+
+EVAL_HELP = """secateur eval: measure a checkpoint or a finished run again
+
+usage: secateur eval checkpoint=DIR [eval KEY=VALUE ...]
+       secateur eval run=ID [out=DIR] [eval KEY=VALUE ...]
+
+examples:
+  secateur eval checkpoint=runs/ID/model eval.data_dir=/data/eval eval.limit=100
+  secateur eval run=ID eval=ppl eval.ppl.text=book.txt eval.ppl.window=512
+"""
+
+
+def run(argv: list[str]) -> int:
+    """`secateur run`: one experiment, or several with --multirun."""
+    if {"-h", "--help"} & set(argv):
+        names = {g: ", ".join(options(g)) for g in ("model", "method", "calibration", "eval", "experiment")}
+        print(RUN_HELP.format(**{f"{group}s": text for group, text in names.items()}))  # noqa: T201
+        return 0
+    if {"-m", "--multirun"} & set(argv):
+        return _multirun([a for a in argv if a not in {"-m", "--multirun"}])
+    config, flags = _config(argv)
+    if "--cfg" in flags:
+        print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))  # noqa: T201
+        return 0
+    return _one(config, verbose="-v" in flags)
+
+
+def capture(argv: list[str]) -> int:
+    """`secateur capture`: only the gradient pass."""
+    if {"-h", "--help"} & set(argv):
+        print("secateur capture: the gradient pass that several runs share; keys as in `secateur run`\n\nexample:\n"  # noqa: T201
+              "  secateur capture model=tiny_llama taylor.num_samples=512 capture.snapshots=[128,256]")
+        return 0
+    config, flags = _config(argv)
+    configure_logging("-v" in flags)
+    _offline(config)
+    from eval.experiment import capture_only
+
+    facts = capture_only(config)
+    logging.getLogger(__name__).info(
+        "capture %s: %d samples of %d tokens, snapshots %s", "reused" if facts["reused"] else "computed",
+        facts["samples"], facts["seq_len"], facts["snapshots"],
+    )
+    return 0
+
+
+def evaluate(argv: list[str]) -> int:
+    """`secateur eval`: measure a checkpoint or a finished run again."""
+    if not argv or {"-h", "--help"} & set(argv):
+        print(EVAL_HELP)  # noqa: T201
+        return 0 if argv else 2
+    targets = dict(a.split("=", 1) for a in argv if a.startswith(("checkpoint=", "run=")))
+    rest = [a for a in argv if not a.startswith(("checkpoint=", "run="))]
+    if len(targets) != 1:
+        raise ConfigError("give either checkpoint=DIR or run=ID")
+    if "checkpoint" in targets:
+        name = Path(targets["checkpoint"]).resolve()
+        label = f"{name.parent.name}-{name.name}" if name.name == "model" else name.name
+        return run(["model=local", f"model.path={targets['checkpoint']}", f"model.name={label}", "method=dense", *rest])
+    return _again(targets["run"], rest)
+
+
+def tasks(argv: list[str]) -> int:
+    """`secateur tasks`: what can be measured."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if {"-h", "--help"} & set(argv):
+        print("secateur tasks: the tasks and perplexity protocols that exist")  # noqa: T201
+        return 0
+    table = Table(title="Zero-shot tasks (lm-eval)")
+    for column in ("task", "metric in the mean of seven", "split"):
+        table.add_column(column)
+    from eval.data import SPLIT
+
+    for task, metric in METRIC.items():
+        table.add_row(task, metric, SPLIT[task])
+    protocols = Table(title="Perplexity protocols (eval.ppl.protocols=[...])")
+    protocols.add_column("name")
+    protocols.add_column("what")
+    protocols.add_row("wikitext2@2048", "WikiText-2 test, windows of 2048 side by side; the default")
+    protocols.add_row("wikitext2@128", "the same, windows of 128 (LLM-Pruner's, FLAP's)")
+    protocols.add_row("wikitext2@2048/512-recount", "the reference study's: stride 512, every token of each window counted")
+    protocols.add_row("NAME@WINDOW", "any text NAME below eval.data_dir, or eval.ppl.text=FILE with eval.ppl.window=N")
+    console = Console()
+    console.print(table)
+    console.print(protocols)
+    return 0
+
+
+def _config(argv: list[str]) -> tuple[RunConfig, set[str]]:
+    """The typed config of a command line, and its flags."""
+    register(RunConfig)
+    flags = {a for a in argv if a in {"--cfg", "-v", "--verbose"}}
+    overrides = [a for a in argv if a not in flags]
+    if "--config-dir" in overrides:
+        at = overrides.index("--config-dir")
+        if at + 1 == len(overrides):
+            raise ConfigError("--config-dir needs a folder")
+        folder = Path(overrides[at + 1]).resolve()
+        overrides[at : at + 2] = [f"hydra.searchpath=[file://{folder}]"]
+    unknown = [a for a in overrides if a.startswith("-")]
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]}; see --help")
+    return validate(RunConfig, compose("run", overrides)), flags
+
+
+def _one(config: RunConfig, verbose: bool = False) -> int:
+    configure_logging(verbose)
+    _offline(config)
+    from eval.experiment import baseline, experiment
+    from eval.table import print_run
+
+    dense = baseline(config) if config.eval.baseline else None
+    record = experiment(config)
+    print_run(record, dense, Path(config.out))
+    return 0
+
+
+def _again(name: str, overrides: list[str]) -> int:
+    """Measure a finished run with other eval settings: same model, same plan."""
+    wrong = [a for a in overrides if not a.startswith(("eval", "out=", "device=", "progress="))]
+    if wrong:
+        raise ConfigError(f"{wrong[0]}: only eval, out and device can be given together with run=ID")
+    fresh, flags = _config(overrides)
+    old: RunRecord = read_record(Path(fresh.out) / name)
+    stored = validate(RunConfig, old.config)
+    config = stored.model_copy(update={"eval": fresh.eval, "out": fresh.out, "device": fresh.device})
+    configure_logging("-v" in flags)
+    _offline(config)
+    from eval.experiment import PLAN, baseline, experiment
+    from eval.table import print_run
+    from pruning.plan import PruningPlan
+
+    plan = PruningPlan.load(Path(fresh.out) / name / PLAN) if old.kind == "pruned" else None
+    dense = baseline(config) if config.eval.baseline else None
+    print_run(experiment(config, plan), dense, Path(config.out))
+    return 0
+
+
+def _multirun(argv: list[str]) -> int:
+    """Hydra's own sweep, with any launcher."""
+    import hydra
+
+    register(RunConfig)
+    sys.argv = ["secateur run", "--multirun", *argv]
+    hydra.main(config_path=str(CONF_DIR), config_name="run", version_base="1.3")(multirun_task)()
+    return 0
+
+
+def multirun_task(config: Any) -> float | None:
+    """One point of a sweep; returns the mean accuracy, which optimising sweepers maximise."""
+    typed = validate(RunConfig, plain(config))
+    configure_logging(False)
+    _offline(typed)
+    from eval.experiment import baseline, experiment
+
+    if typed.eval.baseline:
+        baseline(typed)
+    mean = experiment(typed).metrics.get("acc_mean")
+    return None if mean is None else mean.value
+
+
+def _offline(config: RunConfig) -> None:
+    """Keep the hub out of a run that needs nothing from it: no network access unless asked for."""
+    from pruning.identity import model_folder
+
+    local_model = model_folder(config.model) is not None
+    local_data = config.eval.data_dir is not None or config.eval.ppl.text is not None or not config.eval.tasks
+    if local_model and local_data and config.calibration.source != "hub":
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            os.environ.setdefault(name, "1")

@@ -1,0 +1,7 @@
+"""`python -m pruning models|methods`: what exists. A whole run is `secateur run`."""
+
+import sys
+
+from secateur import main
+
+sys.exit(main(sys.argv[1:] or ["models"]))

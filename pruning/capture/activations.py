@@ -1,0 +1,130 @@
+"""Hooks on the units' activations: the inputs of `o_proj` and `down_proj`.
+
+Shapes: B batch, T tokens, F features of a projection's input, U units.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from pruning.models.adapter import STRUCTURES, ModelAdapter, Structure, linear
+from pruning.models.layout import Layout
+
+
+@dataclass
+class Site:
+    """What one output projection's input has shown so far (all float64, on the model's device)."""
+
+    layer: int
+    structure: Structure
+    units: int
+    total: torch.Tensor
+    squares: torch.Tensor
+    gate: torch.Tensor
+    slopes: list[torch.Tensor] = field(default_factory=list)
+    """Per batch: float64 [B], sum over tokens and features of a x dL_sample/da: minus the first-order loss rise."""
+
+
+class ActivationRecorder:
+    """Owns the hooks. Contributions of a batch are held back until `commit`, so that a bad batch leaves no trace."""
+
+    def __init__(self, model: nn.Module, adapter: ModelAdapter, layout: Layout, *, gradients: bool) -> None:
+        self.sites: list[Site] = []
+        self._gradients = gradients
+        self._pending: dict[int, dict[str, torch.Tensor]] = {}
+        self._inputs: dict[int, torch.Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+        self._mask: torch.Tensor | None = None
+        self._scale = 1.0
+        self._backward = False
+        for index, layer in enumerate(adapter.decoder_layers(model)):
+            for structure in STRUCTURES:
+                module = linear(layer, adapter.output(structure))
+                if module is not None:
+                    self._watch(module, index, structure, layout.layers[index].units(structure))
+
+    def _watch(self, module: nn.Linear, layer: int, structure: Structure, units: int) -> None:
+        device = module.weight.device
+
+        def zeros(size: int) -> torch.Tensor:
+            return torch.zeros(size, dtype=torch.float64, device=device)
+
+        features = module.in_features
+        number = len(self.sites)
+        self.sites.append(Site(layer, structure, units, zeros(features), zeros(features), zeros(units)))
+
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            return self._see(number, inputs)
+
+        self._handles.append(module.register_forward_pre_hook(hook))
+
+    def begin(self, mask: torch.Tensor, scale: float) -> None:
+        """Announce a batch: its text mask [B, T] and the factor on its loss."""
+        self._pending = {number: {} for number in range(len(self.sites))}
+        self._mask, self._scale, self._backward = mask, scale, False
+
+    def begin_backward(self) -> None:
+        """From here on, forward hooks that fire belong to gradient checkpointing's recomputation."""
+        self._backward = True
+
+    def _see(self, number: int, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        activation = inputs[0]
+        assert self._mask is not None
+        leaf = self._gradients and torch.is_grad_enabled() and not activation.requires_grad
+        if leaf:  # weights below are frozen: the backward pass ends here
+            activation = activation.detach().requires_grad_()
+        if self._backward:
+            self._inputs[number] = activation.detach()
+        else:
+            seen = activation.detach()
+            text = seen if bool(self._mask.all()) else seen * self._mask[..., None].to(seen)
+            flat = text.reshape(-1, text.shape[-1]).to(_wide(text))
+            pending = self._pending[number]
+            pending["total"] = flat.sum(0).double()
+            pending["squares"] = flat.square().sum(0).double()
+            if activation.requires_grad:
+                self._inputs[number] = seen
+                activation.register_hook(lambda slope: self._receive(number, slope))
+        return (activation, *inputs[1:]) if leaf else None
+
+    def _receive(self, number: int, slope: torch.Tensor) -> None:
+        """Fold a x dL/da of one batch; `slope` [B, T, F]."""
+        activation = self._inputs.pop(number)
+        wide = _wide(activation)
+        product = (activation.to(wide) * slope.to(wide)).sum(1).double() / self._scale  # [B, F]
+        per_unit = product.reshape(product.shape[0], self.sites[number].units, -1).sum(2)  # [B, U]
+        self._pending[number]["gate"] = per_unit.abs().sum(0)
+        self._pending[number]["slope"] = per_unit.sum(1)
+
+    def finite(self) -> str | None:
+        """None when everything pending is finite, else where it is not."""
+        for number, pending in self._pending.items():
+            if not all(bool(torch.isfinite(value).all()) for value in pending.values()):
+                site = self.sites[number]
+                return f"layer {site.layer}, activation of {site.structure}"
+        return None
+
+    def commit(self, samples: int) -> None:
+        """Add the batch to the totals; `samples` turns the batch-mean slope into one per sample."""
+        for number, pending in self._pending.items():
+            site = self.sites[number]
+            site.total += pending["total"]
+            site.squares += pending["squares"]
+            if "gate" in pending:
+                site.gate += pending["gate"]
+                site.slopes.append(pending["slope"] * samples)
+        self._pending, self._inputs = {}, {}
+
+    def close(self) -> None:
+        """Remove every hook."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+def _wide(tensor: torch.Tensor) -> torch.dtype:
+    """The dtype to compute in: float32, or float64 for float64 models."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

@@ -1,0 +1,80 @@
+"""Next-token loss with a chunked head: logits never exist for more than a few rows, log-softmax in float32.
+
+Shapes: B batch, T tokens, D hidden, V vocabulary, R = B x (T - 1) predicted positions.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+ROWS = 512
+"""Positions whose logits exist at once."""
+
+
+class ChunkedLoss(torch.autograd.Function):
+    """Sum of next-token losses over weighted rows; the gradient of the hidden states is formed in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
+        row_weights: torch.Tensor, scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses [R] in nats (float32) and their weighted sum times `scale`.
+
+        hidden [R, D], weight [V, D] (frozen), targets [R], row_weights float32 [R].
+        """
+        wants_gradient = ctx.needs_input_grad[0]
+        losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden) if wants_gradient else None
+        for start in range(0, hidden.shape[0], ROWS):
+            rows = slice(start, start + ROWS)
+            logits = nn.functional.linear(hidden[rows], weight, bias)
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            log_total = logits.logsumexp(-1)
+            picked = logits.gather(1, targets[rows, None]).squeeze(1)
+            losses[rows] = (log_total - picked).float()
+            if gradient is not None:
+                slope = logits.sub_(log_total[:, None]).exp_()
+                slope.scatter_add_(1, targets[rows, None], torch.full_like(picked, -1.0)[:, None])
+                slope.mul_((row_weights[rows] * scale)[:, None])
+                gradient[rows] = slope.to(weight.dtype) @ weight
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        total = (losses * row_weights).sum() * scale
+        ctx.mark_non_differentiable(losses)
+        return losses, total
+
+    @staticmethod
+    def backward(ctx: Any, _: torch.Tensor, upstream: torch.Tensor) -> Any:
+        """Pass on the stored gradient."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.to(gradient.dtype), None, None, None, None, None
+
+
+def next_token_loss(
+    model: Any, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, scale: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean next-token loss of each sample, and of the batch.
+
+    Args:
+        model: Gives the frozen output head.
+        hidden: Final hidden states [B, T, D].
+        ids: Token ids [B, T].
+        mask: Bool [B, T], False on padding, which counts nowhere.
+        scale: Factor on the batch loss (loss scaling in half precision).
+
+    Returns:
+        Mean loss per sample [B] in nats (float32), and `scale` x the mean over all counted tokens of the batch.
+    """
+    head = model.get_output_embeddings()
+    counted = (mask[:, 1:] & mask[:, :-1]).to(torch.float32)
+    weights = counted / counted.sum().clamp(min=1)
+    rows = hidden[:, :-1].reshape(-1, hidden.shape[-1])
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    losses, total = ChunkedLoss.apply(  # type: ignore[misc]
+        rows, head.weight.detach(), None if head.bias is None else head.bias.detach(), ids[:, 1:].reshape(-1),
+        weights.reshape(-1).to(dtype), scale,
+    )
+    per_sample = (losses.view_as(counted) * counted).sum(1) / counted.sum(1).clamp(min=1)
+    return per_sample, total

@@ -1,0 +1,82 @@
+"""From accumulators to scores, at one moment of the pass, over all worker processes."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+
+from pruning.capture.activations import Site
+from pruning.capture.gradients import Tracked, moment_statistics
+from pruning.capture.views import Estimator, ProjectionView
+from pruning.capture.workers import Workers
+from pruning.models.adapter import STRUCTURES, Projection, linear
+from pruning.models.loading import LoadedModel
+
+
+def take(
+    loaded: LoadedModel,
+    estimators: Sequence[Estimator],
+    sites: Sequence[Site],
+    tracked: Sequence[Tracked],
+    workers: Workers,
+    tokens: int,
+    batches: int,
+) -> dict[str, torch.Tensor]:
+    """Score every unit from what was accumulated so far: "estimator/structure" -> float32 [U]."""
+    by_name = {(t.layer, t.name): t for t in tracked}
+    by_place = {(s.layer, s.structure): s for s in sites}
+    scores: dict[str, list[torch.Tensor]] = defaultdict(list)
+    for structure in STRUCTURES:
+        for index, layer in enumerate(loaded.adapter.decoder_layers(loaded.model)):
+            units = loaded.layout.layers[index].units(structure)
+            sums = {e.name: torch.zeros(units, dtype=torch.float64, device=loaded.device) for e in estimators}
+            for projection in loaded.adapter.of(structure) if units else ():
+                module = linear(layer, projection)
+                assert module is not None
+                view = ProjectionView(
+                    projection, index, units, module.weight.detach(),
+                    None if module.bias is None else module.bias.detach(), tokens=tokens, batches=batches,
+                    **_activations(workers, by_place.get((index, structure)), projection),
+                    **_gradients(workers, by_name, index, projection),
+                )
+                for estimator in estimators:
+                    part = estimator.score(view)
+                    if part is not None:
+                        sums[estimator.name] += part.to(loaded.device)
+            for name, value in sums.items():
+                scores[f"{name}/{structure}"].append(value.float().cpu())
+    return {name: torch.cat(parts) for name, parts in scores.items()}
+
+
+def accumulated_statistics(tracked: Sequence[Tracked], workers: Workers) -> torch.Tensor:
+    """Statistics of the accumulated gradient of every tracked tensor, float64 [P, S]."""
+    return torch.stack([moment_statistics(workers.sum(item.accumulator)) for item in tracked])
+
+
+def _activations(
+    workers: Workers, site: Site | None, projection: Projection
+) -> dict[str, torch.Tensor | None]:
+    if site is None or projection.axis != 1:
+        return {}
+    total = workers.sum
+    return {"activation_sum": total(site.total), "activation_squares": total(site.squares), "gate": total(site.gate)}
+
+
+def _gradients(
+    workers: Workers, tracked: dict[tuple[int, str], Tracked], layer: int, projection: Projection
+) -> dict[str, torch.Tensor | None]:
+    weight = tracked.get((layer, f"{projection.path}.weight"))
+    if weight is None:
+        return {}
+    bias = tracked.get((layer, f"{projection.path}.bias"))
+    total = workers.sum
+    squares = weight.squares
+    if squares is not None and bias is not None and bias.squares is not None:
+        squares = squares + bias.squares
+    return {
+        "gradient": total(weight.accumulator),
+        "bias_gradient": None if bias is None else total(bias.accumulator),
+        "squares": None if squares is None else total(squares),
+    }
+
+

@@ -1,0 +1,57 @@
+"""The processes that share one capture: who does which batch, and how sums come together."""
+
+import os
+
+import torch
+
+
+class Workers:
+    """One process, or the ranks of `accelerate launch` / `torchrun`.
+
+    Sums over ranks are taken in the tensor's own dtype; batch k belongs to rank k modulo size.
+    """
+
+    def __init__(self) -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = 0
+        self._accelerator = None
+        if self.size > 1:
+            from accelerate import Accelerator
+
+            self._accelerator = Accelerator()
+            self.rank = self._accelerator.process_index
+
+    def mine(self, batch: int) -> bool:
+        """Whether this process works on a batch."""
+        return batch % self.size == self.rank
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum of a tensor over all processes (the tensor itself where there is one)."""
+        if self._accelerator is None:
+            return tensor
+        return self._accelerator.reduce(tensor.to(self._accelerator.device, copy=True), "sum").to(tensor.device)
+
+    def total(self, number: int) -> int:
+        """Sum of a count over all processes."""
+        return int(self.sum(torch.tensor(number, dtype=torch.int64)))
+
+    def gather_rows(self, batches: list[torch.Tensor]) -> torch.Tensor:
+        """Rows of all batches of all processes, in batch order. Batches are equal but for their first axis."""
+        if self._accelerator is None:
+            return torch.cat(batches) if batches else torch.zeros(0)
+        from accelerate.utils import gather_object
+
+        mine = [(index * self.size + self.rank, batch.tolist()) for index, batch in enumerate(batches)]
+        everyone = sorted(gather_object(mine), key=lambda item: item[0])
+        dtype = batches[0].dtype if batches else torch.float64
+        return torch.cat([torch.tensor(rows, dtype=dtype) for _, rows in everyone]) if everyone else torch.zeros(0)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()

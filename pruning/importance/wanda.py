@@ -1,0 +1,20 @@
+"""Structured Wanda: sum over the columns of `o_proj` / `down_proj` of abs(w) x L2 norm of the input feature
+(Sun et al. 2023, arXiv 2306.11695; structured as Wanda-sp in FLAP, An et al. 2024, arXiv 2312.11983).
+"""
+
+import torch
+
+from pruning.capture.views import Estimator, Level, ProjectionView, unit_sum
+from pruning.importance.base import register
+
+
+def score(view: ProjectionView) -> torch.Tensor | None:
+    """Sum over the unit's columns of abs(w) x RMS of the feature over tokens. float64 [U]."""
+    if view.activation_squares is None:
+        return None
+    rms = (view.activation_squares / max(1, view.tokens)).sqrt()
+    norms = rms.to(torch.float64)[None, :].expand_as(view.weight)
+    return unit_sum(view, lambda w, n: w.abs() * n, other=norms, other_bias=None)
+
+
+register(Estimator("wanda", Level.ACTIVATIONS, score, "abs(w) x norm of the unit's activation", "arXiv 2306.11695"))

@@ -1,0 +1,21 @@
+"""Log lines for people: one per stage, on standard error."""
+
+import logging
+import os
+import sys
+
+
+def configure_logging(verbose: bool) -> None:
+    """Show our own messages; keep the libraries' to warnings."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("pruning", "eval", "slurm", "analysis"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    # the widths of a pruned model differ by layer, as its config says; reading the dense ones is meant
+    logging.getLogger("transformers.integrations.heterogeneity.configuration_utils").setLevel(logging.ERROR)
+    if "transformers" in sys.modules or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
