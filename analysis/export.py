@@ -10,6 +10,8 @@ from analysis.formats import about
 from analysis.runset import LAYER_COLUMNS, Runs
 from pruning.files import write_atomic
 
+SLICE = 50_000
+"""Rows handed to SQLite at a time."""
 LAYER_MEANING = {
     "run_id": ("", "name of the run"),
     "layer": ("", "index of the decoder layer in the dense model"),
@@ -68,15 +70,31 @@ def write_sqlite(path: Path, runs: Runs, results: pd.DataFrame) -> None:
     """Write `results.sqlite` with the tables `results`, `layers` and `columns`; this command is its only writer."""
 
     def fill(temporary: Path) -> None:
-        with sqlite3.connect(temporary) as connection:
-            results.to_sql("results", connection, index=False, chunksize=20_000)
-            layers_table(runs).to_sql("layers", connection, index=False, chunksize=100_000)
-            column_docs(results).to_sql("columns", connection, index=False)
+        connection = sqlite3.connect(temporary)
+        with connection:
+            _insert(connection, "results", results)
+            _insert(connection, "layers", layers_table(runs))
+            _insert(connection, "columns", column_docs(results))
+            connection.execute("CREATE UNIQUE INDEX results_row ON results (source)")
             connection.execute("CREATE INDEX results_run ON results (run_id)")
-            connection.execute("CREATE INDEX layers_run ON layers (run_id)")
         connection.close()
 
     write_atomic(path, fill)
+
+
+def _insert(connection: sqlite3.Connection, name: str, frame: pd.DataFrame) -> None:
+    """Create a table from a frame: numbers as REAL or INTEGER, the rest as TEXT, absent values as NULL.
+
+    SQLite has no NaN; it stores infinities.
+    """
+    kinds = {"f": "REAL", "i": "INTEGER", "b": "INTEGER"}
+    columns = ", ".join(f'"{column}" {kinds.get(frame[column].dtype.kind, "TEXT")}' for column in frame.columns)
+    connection.execute(f'CREATE TABLE "{name}" ({columns})')
+    marks = ", ".join("?" * frame.shape[1])
+    for start in range(0, len(frame), SLICE):
+        part = frame.iloc[start : start + SLICE]
+        values = [part[column].astype(object).where(part[column].notna(), None).tolist() for column in part.columns]
+        connection.executemany(f'INSERT INTO "{name}" VALUES ({marks})', zip(*values, strict=True))  # noqa: S608
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:

@@ -1,6 +1,6 @@
 """How much of the variance of ACC each factor and each pair of factors explains.
 
-Ordinary least squares on treatment-coded factors, main effects and two-way interactions, type II sums of squares
+Ordinary least squares on sum-to-zero coded factors, main effects and two-way interactions, type II sums of squares
 (a term is judged beside everything that does not contain it). eta^2 = SS / SS total; partial eta^2 = SS / (SS + SS
 error); omega^2 (Hays 1963) = (SS - df x MS error) / (SS total + MS error) is the less biased of the three.
 """
@@ -60,8 +60,8 @@ def explain(frame: pd.DataFrame, factors: list[str], target: str = "acc_mean") -
     codes = {name: pd.factorize(frame[name], use_na_sentinel=False)[0] for name in used}
     pairs = _affordable(used, levels)
     total = float(((y - y.mean()) ** 2).sum())
-    fit = _Fit(frame, used, codes, y)
     every = [(name,) for name in used] + pairs
+    fit = _Fit(frame, used, codes, y, every)
     residual, rank = fit.residual(every)
     df_error = len(y) - rank
     ms_error = residual / df_error if df_error > 0 and residual > 1e-12 * total else math.nan
@@ -107,33 +107,50 @@ def _between(frame: pd.DataFrame, names: list[str], y: np.ndarray, total: float)
 class _Fit:
     """Least squares on the means of the distinct factor combinations, weighted by their counts.
 
-    The result equals least squares on the rows, at the cost of the combinations instead of the rows.
+    The result equals least squares on the rows, at the cost of the combinations instead of the rows; the normal
+    equations of all terms are set up once, each model solves its part of them.
     """
 
-    def __init__(self, frame: pd.DataFrame, names: list[str], codes: dict[str, np.ndarray], y: np.ndarray) -> None:
+    def __init__(
+        self, frame: pd.DataFrame, names: list[str], codes: dict[str, np.ndarray], y: np.ndarray,
+        terms: list[tuple[str, ...]],
+    ) -> None:  # fmt: skip
         cell = cell_key(frame, names)
         groups = pd.Series(y).groupby(cell)
         first = pd.Series(np.arange(len(y))).groupby(cell).first().to_numpy()
-        self._weight = np.sqrt(groups.count().to_numpy(dtype=float))
+        weight = np.sqrt(groups.count().to_numpy(dtype=float))
         mean = groups.mean().to_numpy(dtype=float)
         self._inside = float(((y - mean[cell]) ** 2).sum())
-        self._target = self._weight * (mean - y.mean())
-        self._dummies = {name: np.eye(int(codes[name].max()) + 1)[codes[name][first]][:, 1:] for name in names}
+        dummies = {name: _contrasts(codes[name])[codes[name][first]] for name in names}
+        blocks = [np.ones((len(weight), 1))]
+        self._places: dict[tuple[str, ...], np.ndarray] = {}
+        column = 1
+        for term in terms:
+            block = dummies[term[0]]
+            for name in term[1:]:
+                block = (block[:, :, None] * dummies[name][:, None, :]).reshape(len(block), -1)
+            blocks.append(block)
+            self._places[term] = np.arange(column, column + block.shape[1])
+            column += block.shape[1]
+        design = np.hstack(blocks) * weight[:, None]
+        target = weight * (mean - y.mean())
+        self._gram, self._moment, self._square = design.T @ design, design.T @ target, float(target @ target)
         self._known: dict[frozenset[tuple[str, ...]], tuple[float, int]] = {}
 
     def residual(self, terms: list[tuple[str, ...]]) -> tuple[float, int]:
         """Residual sum of squares and rank of the model with these terms and an intercept."""
         key = frozenset(terms)
         if key not in self._known:
-            blocks = [np.ones((len(self._weight), 1))]
-            for term in terms:
-                block = self._dummies[term[0]]
-                for name in term[1:]:
-                    block = (block[:, :, None] * self._dummies[name][:, None, :]).reshape(len(block), -1)
-                blocks.append(block)
-            design = np.hstack(blocks) * self._weight[:, None]
-            q, values, _ = np.linalg.svd(design, full_matrices=False)
-            rank = int((values > 1e-9 * values[0]).sum())
-            fitted = q[:, :rank] @ (q[:, :rank].T @ self._target)
-            self._known[key] = float(((self._target - fitted) ** 2).sum()) + self._inside, rank
+            places = np.concatenate([np.array([0]), *(self._places[term] for term in terms)])
+            values, vectors = np.linalg.eigh(self._gram[np.ix_(places, places)])
+            keep = values > 1e-10 * values[-1]
+            projected = vectors[:, keep].T @ self._moment[places]
+            explained = float((projected**2 / values[keep]).sum())
+            self._known[key] = max(0.0, self._square - explained) + self._inside, int(keep.sum())
         return self._known[key]
+
+
+def _contrasts(codes: np.ndarray) -> np.ndarray:
+    """Sum-to-zero contrasts, [levels, levels - 1]."""
+    levels = int(codes.max()) + 1
+    return np.vstack([np.eye(levels - 1), -np.ones((1, levels - 1))])
