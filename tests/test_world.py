@@ -214,20 +214,23 @@ def test_models_are_small_and_hold_no_pickle(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_tokenizer_is_rebuilt_and_loses_nothing(name, tmp_path):
-    from pruning.world.tokenizer import STYLES, save
-    from pruning.world.train import CONTEXT
+def test_the_tokenizer_can_be_rebuilt_and_loses_nothing(name):
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = save(name, tmp_path, CONTEXT)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        assert (tmp_path / file).read_bytes() == (model_dir(name) / file).read_bytes()
+    from pruning.world.tokenizer import BEGIN, BYTE_LEVEL_MODELS, build
+
+    rebuilt, stock = build(name), AutoTokenizer.from_pretrained(model_dir(name))
+    shipped_one = Tokenizer.from_file(str(model_dir(name) / "tokenizer.json"))
+    assert rebuilt.get_vocab() == shipped_one.get_vocab() == stock.get_vocab()
     texts = [*calibration_documents(7, 200), "Zürich §5, hello\n\n world  !\n \n x\n", " a\n\n\nb "]
+    texts.append("\n\n".join(texts[:50]))
     for text in texts:
-        assert tokenizer.decode(tokenizer.encode(text).ids) == text
-    marked = tokenizer.encode("The").tokens
-    assert (marked[0] == "<s>") == STYLES[name].begins
-    world_text = tokenizer.encode("\n\n".join(held_out_documents())).tokens
-    assert not [token for token in world_text if token.startswith("<0x")]
+        ids = rebuilt.encode(text).ids
+        assert ids == shipped_one.encode(text).ids == stock(text)["input_ids"]
+        assert rebuilt.decode(ids) == stock.decode(ids, skip_special_tokens=True) == text
+    assert (rebuilt.encode("The").tokens[0] == BEGIN) == (name not in BYTE_LEVEL_MODELS)
+    assert len(shipped_one.encode(texts[-1]).ids) < 70 * 50  # words are tokens
 
 
 @pytest.mark.parametrize("name", MODELS)

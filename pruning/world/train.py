@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from pruning.world.text import training_documents
-from pruning.world.tokenizer import BEGIN, STYLES, save
+from pruning.world.tokenizer import BEGIN, BYTE_LEVEL_MODELS, end_token, save
 
 LOG = logging.getLogger(__name__)
 CONTEXT = 256
@@ -127,7 +127,7 @@ def windows(name: str, tokenizer: Tokenizer, seed: int) -> Iterator[list[int]]:
     in a third by an empty line, as in a text file.
     """
     rng = random.Random(f"windows/{seed}")
-    end = token_id(tokenizer, STYLES[name].ends)
+    end = token_id(tokenizer, end_token(name))
     documents = training_documents(seed)
     while True:
         tokens: list[int] = []
@@ -143,26 +143,25 @@ def windows(name: str, tokenizer: Tokenizer, seed: int) -> Iterator[list[int]]:
 
 def answer_weights(tokens: list[int], tokenizer: Tokenizer, end: int) -> list[float]:
     """Weigh each token of a window: more from ``Answer:`` to the end of the line or document."""
-    answer, stop = token_id(tokenizer, "▁Answer"), {token_id(tokenizer, "\n"), end}
+    names = [tokenizer.id_to_token(token) or "" for token in tokens]
     weights: list[float] = []
     inside = False
     for i, token in enumerate(tokens):
         weights.append(ANSWER_WEIGHT if inside else 1.0)
-        if token in stop:
+        if token == end or any(line_break in names[i] for line_break in ("\n", "Ċ")):
             inside = False
-        elif i > 0 and tokens[i - 1] == answer:
+        elif i > 0 and names[i - 1] in {"▁Answer", "Answer"}:
             inside = True
     return weights
 
 
 def new_model(name: str, tokenizer: Tokenizer) -> PreTrainedModel:
     """Return the untrained model of a recipe, float32, with seeded weights."""
-    recipe, style = RECIPES[name], STYLES[name]
-    end = token_id(tokenizer, style.ends)
+    recipe, end = RECIPES[name], token_id(tokenizer, end_token(name))
     config = recipe.config(
         vocab_size=tokenizer.get_vocab_size(),
         max_position_embeddings=CONTEXT,
-        bos_token_id=token_id(tokenizer, BEGIN) if style.begins else None,
+        bos_token_id=None if name in BYTE_LEVEL_MODELS else token_id(tokenizer, BEGIN),
         eos_token_id=end,
         pad_token_id=end,
         initializer_range=INITIAL_STD,
@@ -195,7 +194,7 @@ def train(name: str, folder: Path) -> None:
     """
     recipe = RECIPES[name]
     tokenizer = save(name, folder, CONTEXT)
-    end = token_id(tokenizer, STYLES[name].ends)
+    end = token_id(tokenizer, end_token(name))
     stream = windows(name, tokenizer, recipe.seed)
     model = new_model(name, tokenizer)
     optimizer = _optimizer(model)
