@@ -36,6 +36,12 @@ examples:
   secateur run --multirun model=tiny_llama method=taylor,layerwise,blockwise budget.ratio=0.1,0.2
 """
 
+CAPTURE_HELP = """secateur capture: the gradient pass that several runs share; keys as in `secateur run`
+
+example:
+  secateur capture model=tiny_llama taylor.num_samples=512 capture.snapshots=[128,256]
+"""
+
 EVAL_HELP = """secateur eval: measure a checkpoint or a finished run again
 
 usage: secateur eval checkpoint=DIR [eval KEY=VALUE ...]
@@ -65,8 +71,7 @@ def run(argv: list[str]) -> int:
 def capture(argv: list[str]) -> int:
     """`secateur capture`: only the gradient pass."""
     if {"-h", "--help"} & set(argv):
-        print("secateur capture: the gradient pass that several runs share; keys as in `secateur run`\n\nexample:\n"  # noqa: T201
-              "  secateur capture model=tiny_llama taylor.num_samples=512 capture.snapshots=[128,256]")
+        print(CAPTURE_HELP)  # noqa: T201
         return 0
     config, flags = _config(argv)
     configure_logging("-v" in flags)
@@ -75,8 +80,11 @@ def capture(argv: list[str]) -> int:
 
     facts = capture_only(config)
     logging.getLogger(__name__).info(
-        "capture %s: %d samples of %d tokens, snapshots %s", "reused" if facts["reused"] else "computed",
-        facts["samples"], facts["seq_len"], facts["snapshots"],
+        "capture %s: %d samples of %d tokens, snapshots %s",
+        "reused" if facts["reused"] else "computed",
+        facts["samples"],
+        facts["seq_len"],
+        facts["snapshots"],
     )
     return 0
 
@@ -93,7 +101,15 @@ def evaluate(argv: list[str]) -> int:
     if "checkpoint" in targets:
         name = Path(targets["checkpoint"]).resolve()
         label = f"{name.parent.name}-{name.name}" if name.name == "model" else name.name
-        return run(["model=local", f"model.path={targets['checkpoint']}", f"model.name={label}", "method=dense", *rest])
+        return run(
+            [
+                "model=local",
+                f"model.path={targets['checkpoint']}",
+                f"model.name={label}",
+                "method=dense",
+                *rest,
+            ]
+        )
     return _again(targets["run"], rest)
 
 
@@ -117,8 +133,12 @@ def tasks(argv: list[str]) -> int:
     protocols.add_column("what")
     protocols.add_row("wikitext2@2048", "WikiText-2 test, windows of 2048 side by side; the default")
     protocols.add_row("wikitext2@128", "the same, windows of 128 (LLM-Pruner's, FLAP's)")
-    protocols.add_row("wikitext2@2048/512-recount", "the reference study's: stride 512, every token of each window counted")
-    protocols.add_row("NAME@WINDOW", "any text NAME below eval.data_dir, or eval.ppl.text=FILE with eval.ppl.window=N")
+    protocols.add_row(
+        "wikitext2@2048/512-recount", "the reference study's: stride 512, every token of each window counted"
+    )
+    protocols.add_row(
+        "NAME@WINDOW", "any text NAME below eval.data_dir, or eval.ppl.text=FILE with eval.ppl.window=N"
+    )
     console = Console()
     console.print(table)
     console.print(protocols)

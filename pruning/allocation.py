@@ -85,7 +85,12 @@ class _Cut:
 
 
 def make_plan(
-    scores: Scores, layout: Layout, method: MethodConfig, budget: BudgetConfig, guard: GuardConfig, fingerprint: str
+    scores: Scores,
+    layout: Layout,
+    method: MethodConfig,
+    budget: BudgetConfig,
+    guard: GuardConfig,
+    fingerprint: str,
 ) -> PruningPlan:
     """Decide which units stay.
 
@@ -95,12 +100,17 @@ def make_plan(
     """
     whole = layout.total_parameters if budget.of == "total" else layout.decoder_parameters
     target = round(budget.ratio * whole)
-    offers = sorted(_offers(scores, layout, method, guard), key=lambda o: (o.score, o.layer, o.structure, o.units))
+    offers = sorted(
+        _offers(scores, layout, method, guard), key=lambda o: (o.score, o.layer, o.structure, o.units)
+    )
     cut = _Cut(layout, guard)
     for layer, share in enumerate(_layer_targets(layout, method, target)):
         cut.take((o for o in offers if o.layer == layer), share)
     cut.take(offers, target - cut.spent)
-    step = max((_step(layer.channel_cost, guard.round_to, method, layer.group_cost) for layer in layout.layers), default=0)
+    step = max(
+        (_step(layer.channel_cost, guard.round_to, method, layer.group_cost) for layer in layout.layers),
+        default=0,
+    )
     if target - cut.spent >= max(step, 1) and target > 0:
         raise BudgetError(_impossible(target, cut, whole, budget, guard))
     return PruningPlan(
@@ -111,7 +121,10 @@ def make_plan(
         total_parameters=layout.total_parameters,
         decoder_parameters=layout.decoder_parameters,
         decided={"method": identity(method), "budget": identity(budget), "guard": identity(guard)},
-        guards=tuple(f"guard.{name} held back {count} of the units that scored lowest" for name, count in cut.bound.items()),
+        guards=tuple(
+            f"guard.{name} held back {count} of the units that scored lowest"
+            for name, count in cut.bound.items()
+        ),
     )
 
 
@@ -142,11 +155,15 @@ def _layer_targets(layout: Layout, method: MethodConfig, target: int) -> list[in
     """Parameters to remove from each layer before the common back-fill; nothing for a global allocation."""
     if method.allocation == "global":
         return []
-    sizes = np.array([sum(layer.units(s) * layer.cost(s) for s in STRUCTURES) for layer in layout.layers], dtype=float)
+    sizes = np.array(
+        [sum(layer.units(s) * layer.cost(s) for s in STRUCTURES) for layer in layout.layers], dtype=float
+    )
     if method.allocation == "per_layer":
         weights: Sequence[float] = method.layer_weights or ()
         if len(weights) != len(sizes):
-            raise ConfigError(f"method.layer_weights has {len(weights)} values, the model has {len(sizes)} layers")
+            raise ConfigError(
+                f"method.layer_weights has {len(weights)} values, the model has {len(sizes)} layers"
+            )
         sizes = sizes * np.array(weights)
     if sizes.sum() == 0:
         raise ConfigError("method.layer_weights are all zero: there is nothing to cut")
@@ -161,13 +178,16 @@ def _step(channel: int, run: int, method: MethodConfig, group: int) -> int:
 def _layer_plan(cut: _Cut, index: int) -> LayerPlan:
     layer = cut.layout.layers[index]
     kept = {
-        s: tuple(sorted(set(range(layer.units(s))) - set(cut.removed.get((index, s), ())))) for s in STRUCTURES
+        s: tuple(sorted(set(range(layer.units(s))) - set(cut.removed.get((index, s), ()))))
+        for s in STRUCTURES
     }
     return LayerPlan(layer.kv_groups, layer.channels, kept["attention"], kept["mlp"])
 
 
 def _impossible(target: int, cut: _Cut, whole: int, budget: BudgetConfig, guard: GuardConfig) -> str:
-    rails = ", ".join(f"guard.{name}={getattr(guard, name)}" for name in cut.bound) or "what can be pruned at all"
+    rails = (
+        ", ".join(f"guard.{name}={getattr(guard, name)}" for name in cut.bound) or "what can be pruned at all"
+    )
     return (
         f"budget.ratio={budget.ratio} (of {budget.of}) asks to remove {target:,} parameters; {rails} allows "
         f"{cut.spent:,}, that is budget.ratio={cut.spent / whole:.4f}. Lower the ratio or loosen the guard rail"

@@ -83,13 +83,19 @@ def load_samples(
         try:
             stored = load_file(path)
         except SafetensorError as error:
-            raise StorageError(f"{path} is damaged ({error}). Delete it and run the same command again.") from error
+            raise StorageError(
+                f"{path} is damaged ({error}). Delete it and run the same command again."
+            ) from error
         return _samples(stored["ids"], stored["lengths"], stored["left_out"])
     documents, leaked = _clean(_documents(config, taylor), config, exclude)
     build = _packed if config.packing == "packed" else _study
     ids, lengths = build(documents, config, taylor, tokenizer)
     left_out = np.frombuffer(digest(leaked).encode() if leaked else b"", dtype=np.uint8).copy()
-    tensors = {"ids": torch.from_numpy(ids), "lengths": torch.from_numpy(lengths), "left_out": torch.from_numpy(left_out)}
+    tensors = {
+        "ids": torch.from_numpy(ids),
+        "lengths": torch.from_numpy(lengths),
+        "left_out": torch.from_numpy(left_out),
+    }
     write_atomic(path, lambda temporary: save_file(tensors, temporary))
     return _samples(tensors["ids"], tensors["lengths"], tensors["left_out"])
 
@@ -112,7 +118,11 @@ def _documents(config: CalibrationConfig, taylor: TaylorConfig) -> list[str]:
 
     try:
         data = datasets.load_dataset(
-            config.path, config.subset, data_files=config.data_files, split=config.split, revision=config.revision
+            config.path,
+            config.subset,
+            data_files=config.data_files,
+            split=config.split,
+            revision=config.revision,
         )
     except (ConnectionError, OSError, ValueError) as error:
         raise DataError(
@@ -122,7 +132,9 @@ def _documents(config: CalibrationConfig, taylor: TaylorConfig) -> list[str]:
     return list(data[config.field])
 
 
-def _clean(documents: list[str], config: CalibrationConfig, exclude: frozenset[str]) -> tuple[list[str], list[str]]:
+def _clean(
+    documents: list[str], config: CalibrationConfig, exclude: frozenset[str]
+) -> tuple[list[str], list[str]]:
     """Drop short documents and evaluation text (whose digests come back too); normalise blank lines."""
     kept = [text for text in documents if len(text) > config.min_chars and text.strip()]
     leaked = sorted({text_digest(text) for text in kept} & exclude) if exclude else []
@@ -170,8 +182,8 @@ def _study(
         row += 1
     if row < taylor.num_samples:
         raise DataError(
-            f"calibration: taylor.num_samples={taylor.num_samples} documents are wanted (packing=study), the text has {row} "
-            f"of more than {config.min_chars} characters. Give more text or a smaller taylor.num_samples"
+            f"calibration: taylor.num_samples={taylor.num_samples} documents are wanted "
+            f"(packing=study), the text has {row} of more than {config.min_chars} characters. Give more text or a smaller taylor.num_samples"
         )
     return ids, lengths
 

@@ -1,4 +1,4 @@
-"""Pruned models on disk: safetensors, a config that stock Transformers reads, the plan, where it came from. No pickle."""
+"""Pruned models on disk: safetensors, a config that stock Transformers reads, plan and provenance. No pickle."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ CODE = "modeling_pruned.py"
 __all__ = ["load_pruned", "save_pruned"]
 
 
-def save_pruned(folder: Path, model: Any, tokenizer: Any, plan: PruningPlan, provenance: dict[str, Any]) -> Path:
+def save_pruned(
+    folder: Path, model: Any, tokenizer: Any, plan: PruningPlan, provenance: dict[str, Any]
+) -> Path:
     """Write a checkpoint that `load_pruned` and stock `AutoModelForCausalLM` read (trust_remote_code=True).
 
     The folder appears by one rename, so it is whole or absent.
@@ -44,4 +46,6 @@ def _code(base: type[Any]) -> str:
     """Our modelling file, ending in the one class that this checkpoint needs."""
     source = Path(modeling_pruned.__file__).read_text(encoding="utf-8")
     name = base.__name__
-    return f"{source}\n\nfrom transformers import {name}  # noqa: E402\n\nPruned{name} = pruned_class({name})\n"
+    return (
+        f"{source}\n\nfrom transformers import {name}  # noqa: E402\n\nPruned{name} = pruned_class({name})\n"
+    )

@@ -5,11 +5,20 @@ from rich.table import Table
 
 from pruning.compose import describe, options
 
+MODELS_HELP = """secateur models: model families and configs that exist
+
+example: secateur models        (any other folder: secateur run model=local model.path=DIR)
+"""
+METHODS_HELP = """secateur methods: presets (method=NAME) and estimators (method.estimator=NAME) that exist
+
+example: secateur methods
+"""
+
 
 def models(argv: list[str]) -> int:
     """`secateur models`: families that are understood, configs that are ready."""
     if {"-h", "--help"} & set(argv):
-        print("secateur models: model families and configs that exist; any other folder: model=local model.path=DIR")  # noqa: T201
+        print(MODELS_HELP)  # noqa: T201
         return 0
     from pruning.models.adapter import load_families
 
@@ -27,7 +36,7 @@ def models(argv: list[str]) -> int:
 def methods(argv: list[str]) -> int:
     """`secateur methods`: presets, and the estimators that they are made of."""
     if {"-h", "--help"} & set(argv):
-        print("secateur methods: presets (method=NAME) and estimators (method.estimator=NAME) that exist")  # noqa: T201
+        print(METHODS_HELP)  # noqa: T201
         return 0
     from pruning.importance import ESTIMATORS
 

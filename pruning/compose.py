@@ -81,7 +81,11 @@ def _defaults(schema: type[BaseModel]) -> dict[str, Any]:
 
 def _message(error: Exception, overrides: list[str]) -> str:
     """One readable message of Hydra's: the chain of causes, without its hints for developers."""
-    lines = [line for line in str(error).splitlines() if line.strip() and "full_key" not in line and "object_type" not in line]
+    lines = [
+        line
+        for line in str(error).splitlines()
+        if line.strip() and "full_key" not in line and "object_type" not in line
+    ]
     text = "\n".join(lines)
     if "To append to your config use" in text:
         text = text.split("To append")[0].strip() + "\n`--cfg` prints the keys that exist"

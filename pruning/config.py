@@ -68,7 +68,9 @@ class CalibrationConfig(Frozen):
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
         if self.source != "world" and not self.path:
-            raise ValueError(f"calibration.path is required for calibration.source={self.source}: give a file or hub id")
+            raise ValueError(
+                f"calibration.path is required for calibration.source={self.source}: give a file or hub id"
+            )
         return self
 
 
@@ -77,7 +79,9 @@ class TaylorConfig(Frozen):
 
     seq_len: Annotated[int, Field(ge=2, description="tokens per sample")] = 128
     num_samples: Annotated[int, Field(ge=1, description="samples whose gradients are accumulated")] = 256
-    batch_size: Annotated[int, Field(ge=1, description="samples per backward pass; part of the definition")] = 4
+    batch_size: Annotated[
+        int, Field(ge=1, description="samples per backward pass; part of the definition")
+    ] = 4
 
 
 class CaptureConfig(Frozen):
@@ -85,10 +89,14 @@ class CaptureConfig(Frozen):
 
     estimators: Literal["auto", "all"] = "auto"
     snapshots: Annotated[tuple[int, ...], Field(json_schema_extra=LOCAL)] = ()
-    priors: Annotated[
-        tuple[Literal["loss", "cosine", "gate"], ...], Field(json_schema_extra=LOCAL)
-    ] = ("loss", "cosine", "gate")
-    prior_share: Annotated[float, Field(gt=0, le=1, description="share of the samples that measure priors")] = 0.2
+    priors: Annotated[tuple[Literal["loss", "cosine", "gate"], ...], Field(json_schema_extra=LOCAL)] = (
+        "loss",
+        "cosine",
+        "gate",
+    )
+    prior_share: Annotated[
+        float, Field(gt=0, le=1, description="share of the samples that measure priors")
+    ] = 0.2
     on_nonfinite: Literal["skip", "fail"] = "skip"
     offload: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
     gradient_checkpointing: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
@@ -109,7 +117,9 @@ class MethodConfig(Frozen):
     @model_validator(mode="after")
     def _weights_where_needed(self) -> Self:
         if (self.allocation == "per_layer") != (self.layer_weights is not None):
-            raise ValueError("method.layer_weights is given exactly when method.allocation=per_layer (one per layer)")
+            raise ValueError(
+                "method.layer_weights is given exactly when method.allocation=per_layer (one per layer)"
+            )
         return self
 
 
@@ -125,7 +135,9 @@ class GuardConfig(Frozen):
 
     min_kv_groups: Annotated[int, Field(ge=0)] = 0
     min_channels: Annotated[int, Field(ge=0)] = 0
-    max_layer_ratio: Annotated[float, Field(gt=0, le=1, description="largest share cut of one layer's MLP or attention")] = 1.0
+    max_layer_ratio: Annotated[
+        float, Field(gt=0, le=1, description="largest share cut of one layer's MLP or attention")
+    ] = 1.0
     protect_first: Annotated[int, Field(ge=0)] = 0
     protect_last: Annotated[int, Field(ge=0)] = 0
     round_to: Annotated[int, Field(ge=1, description="kept MLP widths are multiples of this")] = 1
@@ -193,7 +205,11 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"  {key}: is required"
     message = item["msg"].removeprefix("Value error, ")
-    return f"  {key or 'config'}={item['input']!r}: {message}" if key and not isinstance(item["input"], dict) else f"  {message}"
+    return (
+        f"  {key or 'config'}={item['input']!r}: {message}"
+        if key and not isinstance(item["input"], dict)
+        else f"  {message}"
+    )
 
 
 def capture_identity(config: PruneConfig) -> dict[str, Any]:

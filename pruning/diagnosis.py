@@ -11,7 +11,9 @@ from pruning.plan import PruningPlan
 FIGURES = {"mean": "mean_abs", "norm": "l2", "std": "std", "max": "max_abs"}
 
 
-def gradient_figures(layers: Mapping[int, Mapping[str, float]]) -> tuple[dict[str, float | None], dict[str, str]]:
+def gradient_figures(
+    layers: Mapping[int, Mapping[str, float]],
+) -> tuple[dict[str, float | None], dict[str, str]]:
     """Ratios and ranges over layers of the accumulated gradient (the study's definitions, STUDY.md section 1).
 
     Returns:
@@ -36,7 +38,9 @@ def gradient_figures(layers: Mapping[int, Mapping[str, float]]) -> tuple[dict[st
     return result, notes
 
 
-def diagnose(plan: PruningPlan, layers: Mapping[int, Mapping[str, float]], skipped: list[dict[str, Any]]) -> tuple[str, ...]:
+def diagnose(
+    plan: PruningPlan, layers: Mapping[int, Mapping[str, float]], skipped: list[dict[str, Any]]
+) -> tuple[str, ...]:
     """Sentences on what a reader should know before trusting the cut."""
     found: list[str] = list(plan.guards)
     for index in plan.extreme_layers():
@@ -45,8 +49,10 @@ def diagnose(plan: PruningPlan, layers: Mapping[int, Mapping[str, float]], skipp
             f"layer {index} is cut extremely: {layer.mlp_cut:.0%} of its MLP channels and "
             f"{layer.attention_cut:.0%} of its KV groups go"
         )
-    for batch in skipped:
-        found.append(f"calibration batch {batch['batch']} was skipped: {batch['where']} is NaN or infinite")
+    found += [
+        f"calibration batch {batch['batch']} was skipped: {batch['where']} is NaN or infinite"
+        for batch in skipped
+    ]
     if len(layers) >= 3:
         found += _unusual_gradients(layers)
     return tuple(found)
@@ -57,7 +63,9 @@ def _unusual_gradients(layers: Mapping[int, Mapping[str, float]]) -> list[str]:
     numbers = list(layers)
     values = np.array([_figure(layers[i], "mean_abs") for i in numbers])
     if (values <= 0).any():
-        return [f"layer {i} has a zero gradient" for i, value in zip(numbers, values, strict=True) if value <= 0]
+        return [
+            f"layer {i} has a zero gradient" for i, value in zip(numbers, values, strict=True) if value <= 0
+        ]
     logs = np.log(values)
     spread = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
     found = [

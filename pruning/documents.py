@@ -64,6 +64,8 @@ def document_tokens(texts: Sequence[str], tokenizer: Any, at_once: int = 1000) -
     """Token ids of each document: it begins with BOS or, where there is none, ends with EOS."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     for start in range(0, len(texts), at_once):
-        batch = tokenizer(list(texts[start : start + at_once]), add_special_tokens=False, verbose=False)["input_ids"]
+        batch = tokenizer(list(texts[start : start + at_once]), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         for ids in batch:
             yield [bos, *ids] if bos is not None else [*ids, eos] if eos is not None else ids

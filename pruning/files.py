@@ -32,7 +32,9 @@ def dumps(value: Any, *, indent: int | None = 1) -> str:
 
 def canonical(value: Any) -> str:
     """Serialise to the one JSON text that digests are taken of (sorted keys, no spaces)."""
-    return json.dumps(strict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        strict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -58,7 +60,9 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error}. Free some space or choose another `out=DIR`.") from error
+        raise StorageError(
+            f"cannot write {path}: {error}. Free some space or choose another `out=DIR`."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -84,7 +88,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise StorageError(f"{path} does not exist") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StorageError(f"{path} is damaged ({error}). Delete it and run the same command again.") from error
+        raise StorageError(
+            f"{path} is damaged ({error}). Delete it and run the same command again."
+        ) from error
 
 
 @contextmanager
@@ -107,7 +113,9 @@ def new_directory(final: Path) -> Iterator[Path]:
             if not final.is_dir():
                 raise StorageError(f"cannot create {final}: {error}") from error
     except OSError as error:
-        raise StorageError(f"cannot write {final}: {error}. Free some space or choose another folder.") from error
+        raise StorageError(
+            f"cannot write {final}: {error}. Free some space or choose another folder."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

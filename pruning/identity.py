@@ -37,9 +37,13 @@ def model_fingerprint(config: ModelConfig) -> str:
     folder = model_folder(config)
     if folder is None:
         if config.path.startswith((".", "/", "~")) or config.path.count("/") > 1:
-            raise ModelError(f"model.path={config.path}: no such folder; give a model folder or a hub id (owner/name)")
+            raise ModelError(
+                f"model.path={config.path}: no such folder; give a model folder or a hub id (owner/name)"
+            )
         return digest({"hub": config.path, "revision": config.revision})
-    files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".model"} and p.is_file())
+    files = sorted(
+        p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".model"} and p.is_file()
+    )
     parts = {p.name: _sampled_digest(p) for p in files if p.name != "generation_config.json"}
     return digest(parts)
 

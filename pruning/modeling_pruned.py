@@ -13,7 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-ROW_HEADS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads", "v_proj": "num_key_value_heads"}
+ROW_HEADS = {
+    "q_proj": "num_attention_heads",
+    "k_proj": "num_key_value_heads",
+    "v_proj": "num_key_value_heads",
+}
 ATTENTION_NORM = "input_layernorm"
 MLP_NORM = "post_attention_layernorm"
 
@@ -34,7 +38,9 @@ def shape_layer(layer: nn.Module, geometry: Mapping[str, Any]) -> None:
     attention, mlp = layer.self_attn, layer.mlp
     for name, key in ROW_HEADS.items():
         if key in geometry:
-            setattr(attention, name, resize(getattr(attention, name), rows=geometry[key] * attention.head_dim))
+            setattr(
+                attention, name, resize(getattr(attention, name), rows=geometry[key] * attention.head_dim)
+            )
     if "num_attention_heads" in geometry:
         width = geometry["num_attention_heads"] * attention.head_dim
         attention.o_proj = resize(attention.o_proj, columns=width)
@@ -114,7 +120,9 @@ def _forward_mlp_only(self: Any, hidden_states: torch.Tensor, *args: Any, **kwar
     return hidden_states + self.mlp(getattr(self, MLP_NORM)(hidden_states))
 
 
-def _forward_attention_only(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+def _forward_attention_only(
+    self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any
+) -> torch.Tensor:
     """A decoder layer without MLP. hidden_states [B, T, D]."""
     normed = getattr(self, ATTENTION_NORM)(hidden_states)
     return hidden_states + self.self_attn(normed, *args, **kwargs)[0]

@@ -1,6 +1,6 @@
 """From a config to a smaller model: the main path, one step a line.
 
-    PruneConfig -> (model, adapter) -> samples [N, T] -> Capture -> scores per unit -> PruningPlan -> smaller model
+PruneConfig -> (model, adapter) -> samples [N, T] -> Capture -> scores per unit -> PruningPlan -> smaller model
 """
 
 import logging
@@ -49,7 +49,10 @@ class Pruned:
 
 
 def run(
-    config: PruneConfig, *, exclude: frozenset[str] = frozenset(), plan_path: Path | None = None,
+    config: PruneConfig,
+    *,
+    exclude: frozenset[str] = frozenset(),
+    plan_path: Path | None = None,
     announce: Announce = lambda stage: None,
 ) -> Pruned:
     """Prune one model as configured.
@@ -64,7 +67,9 @@ def run(
     clock.start("load")
     loaded = load(config.model, config.device)
     clock.start("capture")
-    capture, reused = obtain_capture(config, loaded, exclude) if needs_capture(config.method) else (None, True)
+    capture, reused = (
+        obtain_capture(config, loaded, exclude) if needs_capture(config.method) else (None, True)
+    )
     clock.start("plan")
     scores = final_scores(
         loaded, capture, config.method, config.taylor.num_samples, config.capture.prior_share, config.seed
@@ -73,8 +78,12 @@ def run(
     if plan_path is not None:
         plan.save(plan_path)
     for index in plan.extreme_layers():
-        log.warning("layer %d is cut extremely: MLP %.0f %%, attention %.0f %%", index,
-                    100 * plan.layers[index].mlp_cut, 100 * plan.layers[index].attention_cut)
+        log.warning(
+            "layer %d is cut extremely: MLP %.0f %%, attention %.0f %%",
+            index,
+            100 * plan.layers[index].mlp_cut,
+            100 * plan.layers[index].attention_cut,
+        )
     clock.start("surgery")
     if plan.removed:
         prune(loaded.model, loaded.adapter, plan)
@@ -91,9 +100,13 @@ def obtain_capture(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[
     """
     cache_folder = Path(config.out) / "cache"
     samples = load_samples(config.calibration, config.taylor, loaded.tokenizer, cache_folder, exclude)
-    key = digest({
-        **capture_identity(config), "fingerprint": loaded.fingerprint, "text": _text_identity(config, loaded, cache_folder, exclude),
-    })
+    key = digest(
+        {
+            **capture_identity(config),
+            "fingerprint": loaded.fingerprint,
+            "text": _text_identity(config, loaded, cache_folder, exclude),
+        }
+    )
     cache = CaptureCache(cache_folder / "captures" / key)
     rule, method, taylor = estimator(config.method.estimator), config.method, config.taylor
     level = Level.SQUARES if config.capture.estimators == "all" else rule.level
@@ -104,7 +117,13 @@ def obtain_capture(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[
     def compute() -> Capture:
         asked = config.capture.model_copy(update={"priors": _priors(config)})
         return run_capture(
-            loaded, samples, asked, taylor, level, snapshot_points(config), list(ESTIMATORS.values()),
+            loaded,
+            samples,
+            asked,
+            taylor,
+            level,
+            snapshot_points(config),
+            list(ESTIMATORS.values()),
             progress=config.progress,
         )
 

@@ -71,7 +71,9 @@ class PruningPlan:
 
     def extreme_layers(self, share: float = 0.5) -> tuple[int, ...]:
         """Layers that lose more than `share` of their MLP or of their attention."""
-        return tuple(i for i, layer in enumerate(self.layers) if max(layer.attention_cut, layer.mlp_cut) > share)
+        return tuple(
+            i for i, layer in enumerate(self.layers) if max(layer.attention_cut, layer.mlp_cut) > share
+        )
 
     def extreme_mlp_layers(self, share: float = 0.5) -> tuple[int, ...]:
         """Layers that lose more than `share` of their MLP (the study's count; attention ignored)."""
@@ -112,7 +114,9 @@ class PruningPlan:
             )
             return cls(layers=layers, **{**raw, "guards": tuple(raw["guards"])})
         except (KeyError, TypeError, ValueError) as error:
-            raise StorageError(f"{path} is not a pruning plan of schema {PLAN_SCHEMA} ({error}). Delete it and run again.") from error
+            raise StorageError(
+                f"{path} is not a pruning plan of schema {PLAN_SCHEMA} ({error}). Delete it and run again."
+            ) from error
 
 
 def _pack(kept: tuple[int, ...], of: int) -> dict[str, Any]:

@@ -11,7 +11,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "lm-eval", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "hydra-core")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "lm-eval",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "hydra-core",
+)
 
 
 def now() -> str:
@@ -21,7 +31,7 @@ def now() -> str:
 
 @lru_cache(maxsize=1)
 def code_version() -> dict[str, Any]:
-    """secateur's version and, from a checkout, the commit and whether files differ from it."""
+    """Secateur's version and, from a checkout, the commit and whether files differ from it."""
     root = Path(__file__).resolve().parent.parent
     commit, dirty = None, None
     if (root / ".git").exists():
@@ -66,7 +76,13 @@ def _version(name: str) -> str | None:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)  # noqa: S607
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],  # noqa: S607  (whichever git the user has)
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

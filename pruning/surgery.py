@@ -25,7 +25,9 @@ def prune(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Modu
     shape = [(layer.kv_groups, layer.channels) for layer in layout.layers]
     wanted = [(layer.kv_groups, layer.channels) for layer in plan.layers]
     if shape != wanted:
-        raise ModelError(f"the plan was made for layers (KV groups, channels) {wanted[:3]}..., the model has {shape[:3]}...")
+        raise ModelError(
+            f"the plan was made for layers (KV groups, channels) {wanted[:3]}..., the model has {shape[:3]}..."
+        )
     layers = adapter.decoder_layers(model)
     with torch.no_grad():
         for layer, keep in zip(layers, plan.layers, strict=True):
@@ -44,7 +46,9 @@ def prune(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Modu
 def _slice_structure(layer: nn.Module, adapter: ModelAdapter, structure: Structure, keep: LayerPlan) -> None:
     """Slice every projection of one structure to the kept units."""
     units, before = (
-        (keep.kept_kv_groups, keep.kv_groups) if structure == "attention" else (keep.kept_channels, keep.channels)
+        (keep.kept_kv_groups, keep.kv_groups)
+        if structure == "attention"
+        else (keep.kept_channels, keep.channels)
     )
     if before == 0 or not units or len(units) == before:
         return
@@ -68,7 +72,9 @@ def _slice(module: nn.Linear, projection: Projection, features: torch.Tensor) ->
     if projection.axis == 0:
         module.out_features = len(features)
         if module.bias is not None:
-            module.bias = nn.Parameter(module.bias.index_select(0, features).contiguous(), requires_grad=module.bias.requires_grad)
+            module.bias = nn.Parameter(
+                module.bias.index_select(0, features).contiguous(), requires_grad=module.bias.requires_grad
+            )
     else:
         module.in_features = len(features)
 

@@ -1,9 +1,8 @@
 """The capture cache: content-addressed, whole or absent, one computation however many processes ask."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock

@@ -44,7 +44,9 @@ class Tracked:
 class GradientFolder:
     """Owns the hooks and the accumulators of all prunable parameters."""
 
-    def __init__(self, model: nn.Module, adapter: ModelAdapter, layout: Layout, *, squares: bool, offload: bool) -> None:
+    def __init__(
+        self, model: nn.Module, adapter: ModelAdapter, layout: Layout, *, squares: bool, offload: bool
+    ) -> None:
         self.tracked: list[Tracked] = []
         self._handles: list[RemovableHandle] = []
         self._moments: dict[int, torch.Tensor] = {}
@@ -60,8 +62,16 @@ class GradientFolder:
                 if module.bias is not None and projection.axis == 0:
                     self._track(index, projection, units, module, "bias", squares, offload)
 
-    def _track(self, layer: int, projection: Projection, units: int, module: nn.Linear, kind: str, squares: bool,
-               offload: bool) -> None:
+    def _track(
+        self,
+        layer: int,
+        projection: Projection,
+        units: int,
+        module: nn.Linear,
+        kind: str,
+        squares: bool,
+        offload: bool,
+    ) -> None:
         parameter: nn.Parameter = getattr(module, kind)
         parameter.requires_grad_(True)
         wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
@@ -69,7 +79,15 @@ class GradientFolder:
         unit_squares = torch.zeros(units, dtype=torch.float64, device=parameter.device) if squares else None
         number = len(self.tracked)
         self.tracked.append(
-            Tracked(layer, f"{projection.path}.{kind}", projection, units, parameter, accumulator.detach(), unit_squares)
+            Tracked(
+                layer,
+                f"{projection.path}.{kind}",
+                projection,
+                units,
+                parameter,
+                accumulator.detach(),
+                unit_squares,
+            )
         )
         self._handles.append(parameter.register_post_accumulate_grad_hook(lambda p: self._receive(number, p)))
 
@@ -113,7 +131,11 @@ class GradientFolder:
         else:
             per_feature = torch.zeros(gradient.shape[axis], dtype=torch.float64, device=gradient.device)
             for rows in row_chunks(gradient):
-                part = (item.parameter[rows].to(wide) * gradient[rows].to(wide)).square_().sum(1 - axis, dtype=torch.float64)
+                part = (
+                    (item.parameter[rows].to(wide) * gradient[rows].to(wide))
+                    .square_()
+                    .sum(1 - axis, dtype=torch.float64)
+                )
                 if axis == 0:
                     per_feature[rows] = part
                 else:
@@ -121,7 +143,7 @@ class GradientFolder:
         item.squares += per_feature.reshape(item.units, -1).sum(1) * (sign / self._scale**2)
 
     def bad(self) -> list[int]:
-        """Numbers of the tensors whose gradient was not finite in this batch."""
+        """Numbers of the tensors whose gradient was not finite in this batch, first to arrive (topmost layer) first."""
         return [number for number, moments in self._moments.items() if not bool(torch.isfinite(moments[0]))]
 
     def folded(self) -> set[int]:
@@ -134,7 +156,8 @@ class GradientFolder:
         for number, item in enumerate(self.tracked):
             moments = self._moments.get(number)
             rows.append(
-                torch.full((5,), torch.nan, dtype=torch.float64) if moments is None
+                torch.full((5,), torch.nan, dtype=torch.float64)
+                if moments is None
                 else statistics(moments.cpu() / _powers(self._scale), item.parameter.numel())
             )
         return torch.stack(rows)
@@ -167,11 +190,8 @@ def _powers(scale: float) -> torch.Tensor:
 
 def _moments(gradient: torch.Tensor) -> torch.Tensor:
     """Sum abs, sum, sum of squares, max, min of a tensor; float64 [5]; never infinite by overflow."""
-    parts: list[torch.Tensor] = []
     matrix = gradient if gradient.dim() == 2 else gradient[None]
-    for rows in row_chunks(matrix):
-        parts.append(_chunk_moments(matrix[rows]))
-    return _combine(torch.stack(parts))
+    return _combine(torch.stack([_chunk_moments(matrix[rows]) for rows in row_chunks(matrix)]))
 
 
 def _chunk_moments(chunk: torch.Tensor) -> torch.Tensor:
@@ -182,7 +202,9 @@ def _chunk_moments(chunk: torch.Tensor) -> torch.Tensor:
     values = torch.stack([absolute, wide.sum(), norm, largest, smallest]).double()
     if chunk.dtype in (torch.bfloat16, torch.float32) and not bool(torch.isfinite(values).all()):
         exact = chunk.double()
-        values = torch.stack([exact.abs().sum(), exact.sum(), torch.linalg.vector_norm(exact), exact.max(), exact.min()])
+        values = torch.stack(
+            [exact.abs().sum(), exact.sum(), torch.linalg.vector_norm(exact), exact.max(), exact.min()]
+        )
     values[2] = values[2] ** 2
     return values
 

@@ -17,8 +17,13 @@ class ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
-        row_weights: torch.Tensor, scale: float,
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        row_weights: torch.Tensor,
+        scale: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses [R] in nats (float32) and their weighted sum times `scale`.
 
@@ -73,8 +78,12 @@ def next_token_loss(
     rows = hidden[:, :-1].reshape(-1, hidden.shape[-1])
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses, total = ChunkedLoss.apply(  # type: ignore[misc]
-        rows, head.weight.detach(), None if head.bias is None else head.bias.detach(), ids[:, 1:].reshape(-1),
-        weights.reshape(-1).to(dtype), scale,
+        rows,
+        head.weight.detach(),
+        None if head.bias is None else head.bias.detach(),
+        ids[:, 1:].reshape(-1),
+        weights.reshape(-1).to(dtype),
+        scale,
     )
     per_sample = (losses.view_as(counted) * counted).sum(1) / counted.sum(1).clamp(min=1)
     return per_sample, total

@@ -38,6 +38,7 @@ class _Tally:
 
     forward_tokens: int = 0
     backward_tokens: int = 0
+    text_tokens: int = 0
     batches: int = 0
     losses: list[torch.Tensor] = field(default_factory=list)
     statistics: list[torch.Tensor] = field(default_factory=list)
@@ -47,14 +48,18 @@ class _Tally:
 class CalibrationPass:
     """Hooks, accumulators and counters of one pass over one model."""
 
-    def __init__(self, loaded: LoadedModel, config: CaptureConfig, level: Level, estimators: Sequence[Estimator]) -> None:
+    def __init__(
+        self, loaded: LoadedModel, config: CaptureConfig, level: Level, estimators: Sequence[Estimator]
+    ) -> None:
         self.loaded, self.config, self.level = loaded, config, level
         self.estimators = [e for e in estimators if Level.WEIGHTS < e.level <= level]
         self.workers = Workers()
         self.tally = _Tally()
         model: Any = loaded.model
         self._before = requires_gradient(model, False)
-        self.recorder = ActivationRecorder(model, loaded.adapter, loaded.layout, gradients=level >= Level.GATE)
+        self.recorder = ActivationRecorder(
+            model, loaded.adapter, loaded.layout, gradients=level >= Level.GATE
+        )
         self.folder = (
             GradientFolder(
                 model, loaded.adapter, loaded.layout, squares=level >= Level.SQUARES, offload=config.offload
@@ -83,10 +88,13 @@ class CalibrationPass:
             if not problem:
                 self.tally.losses.append(losses)
                 self.tally.batches += 1
+                self.tally.text_tokens += int(mask.sum())
                 return
         message = f"calibration batch {number}: {problem} is NaN or infinite"
         if self.config.on_nonfinite == "fail":
-            raise NumericsError(f"{message}. Use model.dtype=bfloat16 or float32, or capture.on_nonfinite=skip")
+            raise NumericsError(
+                f"{message}. Use model.dtype=bfloat16 or float32, or capture.on_nonfinite=skip"
+            )
         log.warning("%s; the batch is skipped", message)
         self.tally.skipped.append({"batch": number, "where": problem})
 
@@ -96,7 +104,7 @@ class CalibrationPass:
         problem = "" if bool(torch.isfinite(losses).all()) else "the loss"
         bad = self.folder.bad() if self.folder is not None else []
         if bad:
-            item = self.folder.tracked[bad[-1]] if self.folder is not None else None
+            item = self.folder.tracked[bad[0]] if self.folder is not None else None
             problem = f"the gradient of layer {item.layer}, {item.name}" if item is not None else problem
         problem = problem or self.recorder.finite() or ""
         if not problem:
@@ -117,7 +125,9 @@ class CalibrationPass:
         if self.folder is not None:
             self.folder.begin(scale, undo)
         with torch.set_grad_enabled(backward):
-            hidden = model.get_submodule(model.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = model.get_submodule(model.base_model_prefix)(
+                input_ids=ids, use_cache=False
+            ).last_hidden_state
             losses, total = next_token_loss(model, hidden, ids, mask, scale)
             self.tally.forward_tokens += ids.numel()
             if backward and hidden.requires_grad:
@@ -129,7 +139,7 @@ class CalibrationPass:
     def snapshot(self) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Scores of every estimator over all workers so far, and statistics of the accumulated gradient [P, S]."""
         workers, tracked = self.workers, self.folder.tracked if self.folder is not None else []
-        tokens, batches = workers.total(self.tally.forward_tokens), workers.total(self.tally.batches)
+        tokens, batches = workers.total(self.tally.text_tokens), workers.total(self.tally.batches)
         scores = take(self.loaded, self.estimators, self.recorder.sites, tracked, workers, tokens, batches)
         return scores, accumulated_statistics(tracked, workers) if tracked else None
 
@@ -169,24 +179,36 @@ def run_capture(
             for number, (start, stop) in enumerate(bounds if level > Level.WEIGHTS else []):
                 if walk.workers.mine(number):
                     rows = slice(start, stop)
-                    walk.batch(samples.ids[rows].to(loaded.device), samples.mask(rows).to(loaded.device), number)
+                    walk.batch(
+                        samples.ids[rows].to(loaded.device), samples.mask(rows).to(loaded.device), number
+                    )
                 if stop in snapshots:
                     if walk.workers.total(walk.tally.batches) == 0:
                         raise NumericsError(
-                            f"none of the first {stop} calibration samples gave a finite gradient ({walk.tally.skipped[0]['where']})."
-                            " Use model.dtype=bfloat16 or float32"
+                            f"none of the first {stop} calibration samples gave a finite gradient "
+                            f"({walk.tally.skipped[0]['where']}). Use model.dtype=bfloat16 or float32"
                         )
                     found, statistics = walk.snapshot()
-                    scores |= {f"{name.split('/')[0]}/{stop}/{name.split('/')[1]}": v for name, v in found.items()}
+                    scores |= {
+                        f"{name.split('/')[0]}/{stop}/{name.split('/')[1]}": v for name, v in found.items()
+                    }
                     if statistics is not None:
                         accumulated[stop] = statistics
                 bar.advance(stop - start)
-        gate = _gate_prior(walk, len(loaded.layout.layers)) if level >= Level.GATE and "gate" in config.priors else None
+        gate = (
+            _gate_prior(walk, len(loaded.layout.layers))
+            if level >= Level.GATE and "gate" in config.priors
+            else None
+        )
     finally:
         walk.close()
     tally = walk.tally
-    loss, cosine, prior_tokens = _priors(loaded, samples, config, taylor, snapshots[-1], walk.workers, progress)
-    tensors = tuple((t.layer, t.name, t.parameter.numel()) for t in walk.folder.tracked) if walk.folder else ()
+    loss, cosine, prior_tokens = _priors(
+        loaded, samples, config, taylor, snapshots[-1], walk.workers, progress
+    )
+    tensors = (
+        tuple((t.layer, t.name, t.parameter.numel()) for t in walk.folder.tracked) if walk.folder else ()
+    )
     batch_losses = walk.workers.gather_rows([row.double().cpu() for row in tally.losses])
     facts = {
         "samples": snapshots[-1],
@@ -242,7 +264,12 @@ def _gate_prior(walk: CalibrationPass, layers: int) -> torch.Tensor:
 
 
 def _priors(
-    loaded: LoadedModel, samples: Samples, config: CaptureConfig, taylor: TaylorConfig, count: int, workers: Workers,
+    loaded: LoadedModel,
+    samples: Samples,
+    config: CaptureConfig,
+    taylor: TaylorConfig,
+    count: int,
+    workers: Workers,
     progress: bool | None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, int]:
     """Loss and cosine priors of the first samples, [n, L, 3] each, and the tokens it took."""
@@ -265,5 +292,8 @@ def _priors(
                 if rise is not None:
                     rises.append(rise)
             bar.advance(stop - start)
-    return (workers.gather_rows(rises) if "loss" in config.priors else None), workers.gather_rows(cosines), work
-
+    return (
+        (workers.gather_rows(rises) if "loss" in config.priors else None),
+        workers.gather_rows(cosines),
+        work,
+    )

@@ -98,7 +98,10 @@ def measure_priors(
     states: list[torch.Tensor] = []
     owners: list[tuple[int, int]] = []
     for index, layer in enumerate(layers):
-        states = [_run(layer, state, trace.keywords[index], ids.shape[0]) for state in _batched(states, ids.shape[0])]
+        states = [
+            _run(layer, state, trace.keywords[index], ids.shape[0])
+            for state in _batched(states, ids.shape[0])
+        ]
         states = list(torch.cat(states).split(ids.shape[0])) if states else []
         work += len(states) * ids.numel() // len(layers)
         for block, state in enumerate(_bypasses(trace, layer, index, adapter)):
@@ -120,7 +123,9 @@ def _middle(trace: _Trace, layer: nn.Module, index: int, adapter: ModelAdapter) 
     return trace.inputs[index] if gone else trace.outputs[index]
 
 
-def _bypasses(trace: _Trace, layer: nn.Module, index: int, adapter: ModelAdapter) -> list[torch.Tensor | None]:
+def _bypasses(
+    trace: _Trace, layer: nn.Module, index: int, adapter: ModelAdapter
+) -> list[torch.Tensor | None]:
     """Outputs of one layer with the layer, its attention, or its MLP bypassed; None where the block is gone already."""
     middle = _middle(trace, layer, index, adapter)
     mlp = getattr(layer, adapter.mlp, None)

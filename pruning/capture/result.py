@@ -87,7 +87,11 @@ class Capture:
         """Write the capture; the folder appears whole or not at all."""
         tensors = dict(self.scores) | {"batch_statistics": self.batch_statistics}
         tensors |= {f"accumulated/{n}": value for n, value in self.accumulated_statistics.items()}
-        tensors |= {f"prior/{kind}": value for kind in ("loss", "cosine", "gate") if (value := self.priors(kind)) is not None}
+        tensors |= {
+            f"prior/{kind}": value
+            for kind in ("loss", "cosine", "gate")
+            if (value := self.priors(kind)) is not None
+        }
         with new_directory(folder) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / TENSORS)
             facts = {
@@ -111,18 +115,24 @@ class Capture:
         raw = read_json(folder / FACTS)
         path = folder / TENSORS
         if not path.is_file() or file_digest(path) != raw["digest"]:
-            raise StorageError(f"the cached capture {folder} is damaged: delete this folder and run the same command again")
+            raise StorageError(
+                f"the cached capture {folder} is damaged: delete this folder and run the same command again"
+            )
         try:
             tensors = load_file(path)
         except SafetensorError as error:
-            raise StorageError(f"the cached capture {folder} is damaged ({error}): delete it and run again") from error
+            raise StorageError(
+                f"the cached capture {folder} is damaged ({error}): delete it and run again"
+            ) from error
         return cls(
             level=Level(raw["level"]),
             snapshots=tuple(raw["snapshots"]),
             scores={name: value for name, value in tensors.items() if name.count("/") == 2},
             tensors=tuple((int(a), str(b), int(c)) for a, b, c in raw["tensors"]),
             batch_statistics=tensors["batch_statistics"],
-            accumulated_statistics={int(k.split("/")[1]): v for k, v in tensors.items() if k.startswith("accumulated/")},
+            accumulated_statistics={
+                int(k.split("/")[1]): v for k, v in tensors.items() if k.startswith("accumulated/")
+            },
             prior_loss=tensors.get("prior/loss"),
             prior_cosine=tensors.get("prior/cosine"),
             prior_gate=tensors.get("prior/gate"),

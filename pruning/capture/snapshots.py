@@ -34,8 +34,13 @@ def take(
                 module = linear(layer, projection)
                 assert module is not None
                 view = ProjectionView(
-                    projection, index, units, module.weight.detach(),
-                    None if module.bias is None else module.bias.detach(), tokens=tokens, batches=batches,
+                    projection,
+                    index,
+                    units,
+                    module.weight.detach(),
+                    None if module.bias is None else module.bias.detach(),
+                    tokens=tokens,
+                    batches=batches,
                     **_activations(workers, by_place.get((index, structure)), projection),
                     **_gradients(workers, by_name, index, projection),
                 )
@@ -59,7 +64,11 @@ def _activations(
     if site is None or projection.axis != 1:
         return {}
     total = workers.sum
-    return {"activation_sum": total(site.total), "activation_squares": total(site.squares), "gate": total(site.gate)}
+    return {
+        "activation_sum": total(site.total),
+        "activation_squares": total(site.squares),
+        "gate": total(site.gate),
+    }
 
 
 def _gradients(
@@ -78,5 +87,3 @@ def _gradients(
         "bias_gradient": None if bias is None else total(bias.accumulator),
         "squares": None if squares is None else total(squares),
     }
-
-

@@ -96,13 +96,20 @@ def row_chunks(weight: torch.Tensor) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, weight.shape[0], rows)]
 
 
-def unit_sum(view: ProjectionView, combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *, other: torch.Tensor,
-             other_bias: torch.Tensor | None) -> torch.Tensor:
+def unit_sum(
+    view: ProjectionView,
+    combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    *,
+    other: torch.Tensor,
+    other_bias: torch.Tensor | None,
+) -> torch.Tensor:
     """Sum `combine(weight, other)` (and of bias and `other_bias`) over each unit, in row chunks. float64 [U]."""
     axis = view.projection.axis
     total = torch.zeros(view.weight.shape[axis], dtype=torch.float64, device=view.weight.device)
     for rows in row_chunks(view.weight):
-        part = combine(view.weight[rows].to(other.dtype), other[rows].to(view.weight.device)).sum(1 - axis, dtype=torch.float64)
+        part = combine(view.weight[rows].to(other.dtype), other[rows].to(view.weight.device)).sum(
+            1 - axis, dtype=torch.float64
+        )
         if axis == 0:
             total[rows] += part
         else:

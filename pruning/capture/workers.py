@@ -29,7 +29,9 @@ class Workers:
         """Sum of a tensor over all processes (the tensor itself where there is one)."""
         if self._accelerator is None:
             return tensor
-        return self._accelerator.reduce(tensor.to(self._accelerator.device, copy=True), "sum").to(tensor.device)
+        return self._accelerator.reduce(tensor.to(self._accelerator.device, copy=True), "sum").to(
+            tensor.device
+        )
 
     def total(self, number: int) -> int:
         """Sum of a count over all processes."""
@@ -44,7 +46,11 @@ class Workers:
         mine = [(index * self.size + self.rank, batch.tolist()) for index, batch in enumerate(batches)]
         everyone = sorted(gather_object(mine), key=lambda item: item[0])
         dtype = batches[0].dtype if batches else torch.float64
-        return torch.cat([torch.tensor(rows, dtype=dtype) for _, rows in everyone]) if everyone else torch.zeros(0)
+        return (
+            torch.cat([torch.tensor(rows, dtype=dtype) for _, rows in everyone])
+            if everyone
+            else torch.zeros(0)
+        )
 
     @property
     def main(self) -> bool:

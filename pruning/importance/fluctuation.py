@@ -1,5 +1,6 @@
-"""FLAP's WIFV: variance of the unit's activation over tokens x squared norm of its output column
-(An et al. 2024, arXiv 2312.11983, equation 4).
+"""FLAP's WIFV: variance of the unit's activation over tokens x squared norm of its output column.
+
+An et al. 2024, arXiv 2312.11983, equation 4.
 """
 
 import torch
@@ -20,5 +21,11 @@ def score(view: ProjectionView) -> torch.Tensor | None:
 
 
 register(
-    Estimator("fluctuation", Level.ACTIVATIONS, score, "FLAP: activation variance x squared weights", "arXiv 2312.11983")
+    Estimator(
+        "fluctuation",
+        Level.ACTIVATIONS,
+        score,
+        "FLAP: activation variance x squared weights",
+        "arXiv 2312.11983",
+    )
 )

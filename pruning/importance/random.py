@@ -9,7 +9,7 @@ from pruning.importance.base import register
 
 
 def score(view: ProjectionView) -> torch.Tensor | None:
-    """Uniform numbers in [0, 1), the same on every machine; one draw per unit, at its output projection. float64 [U]."""
+    """Uniform numbers in [0, 1), the same on every machine; one draw per unit. float64 [U]."""
     if view.projection.axis != 1:
         return None
     draw = generator.Random(f"{view.seed}/{view.layer}/{view.projection.structure}")

@@ -70,13 +70,17 @@ def static_scores(loaded: LoadedModel, rule: Estimator, structure: Structure, se
             module = linear(layer, projection)
             assert module is not None
             bias = None if module.bias is None else module.bias.detach()
-            part = rule.score(ProjectionView(projection, index, units, module.weight.detach(), bias, seed=seed))
+            part = rule.score(
+                ProjectionView(projection, index, units, module.weight.detach(), bias, seed=seed)
+            )
             if part is not None:
                 total += part.cpu()
         parts.append(total)
     return torch.cat(parts).numpy()
 
 
-def _per_parameter(scores: np.ndarray, layout: Layout, layer: int, structure: Structure, rule: Estimator) -> np.ndarray:
+def _per_parameter(
+    scores: np.ndarray, layout: Layout, layer: int, structure: Structure, rule: Estimator
+) -> np.ndarray:
     cost = layout.layers[layer].cost(structure)
     return scores if rule.per_parameter or cost == 0 else scores / cost

@@ -1,5 +1,7 @@
-"""First-order Taylor importance, element-wise: sum of abs(w x G) over the unit (Molchanov et al. 2019, arXiv 1906.10771;
-LLM-Pruner, Ma et al. 2023, arXiv 2305.11627, "param_first"). G is the gradient summed over batches.
+"""First-order Taylor importance, element-wise: sum of abs(w x G) over the unit.
+
+G is the gradient summed over batches. Molchanov et al. 2019, arXiv 1906.10771; LLM-Pruner's "param_first",
+Ma et al. 2023, arXiv 2305.11627.
 """
 
 import torch
@@ -14,4 +16,8 @@ def score(view: ProjectionView) -> torch.Tensor:
     return unit_sum(view, lambda w, g: (w * g).abs_(), other=view.gradient, other_bias=view.bias_gradient)
 
 
-register(Estimator("taylor", Level.GRADIENTS, score, "sum of abs(w x G) over the unit", "arXiv 1906.10771, 2305.11627"))
+register(
+    Estimator(
+        "taylor", Level.GRADIENTS, score, "sum of abs(w x G) over the unit", "arXiv 1906.10771, 2305.11627"
+    )
+)

@@ -1,5 +1,7 @@
-"""Taylor importance of a gate on each unit: sum over samples of abs(sum over tokens of a x dL/da), a = the unit's
-activation (Michel et al. 2019, arXiv 1905.10650). Needs no weight gradient.
+"""Taylor importance of a gate on each unit: sum over samples of abs(sum over tokens of a x dL/da).
+
+a is the unit's activation at the input of `o_proj` / `down_proj`. Needs no weight gradient.
+Michel et al. 2019, arXiv 1905.10650.
 """
 
 import torch
@@ -14,5 +16,11 @@ def score(view: ProjectionView) -> torch.Tensor | None:
 
 
 register(
-    Estimator("taylor_gate", Level.GATE, score, "sum over samples of abs(a x dL/da); no weight gradients", "arXiv 1905.10650")
+    Estimator(
+        "taylor_gate",
+        Level.GATE,
+        score,
+        "sum over samples of abs(a x dL/da); no weight gradients",
+        "arXiv 1905.10650",
+    )
 )

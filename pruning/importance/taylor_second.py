@@ -1,5 +1,7 @@
-"""First order plus half of the diagonal second order: sum of abs(w x G) + 0.5 x w^2 x h, h = mean over batches of the
-squared batch gradient (the reference study; LLM-Pruner's "param_mix", arXiv 2305.11627, has the same terms).
+"""First order plus half of the diagonal second order: sum of abs(w x G) + 0.5 x w^2 x h.
+
+h is the mean over batches of the squared batch gradient (the reference study; LLM-Pruner's "param_mix",
+arXiv 2305.11627, has the same terms).
 """
 
 import torch
@@ -16,5 +18,11 @@ def score(view: ProjectionView) -> torch.Tensor:
 
 
 register(
-    Estimator("taylor_second", Level.SQUARES, score, "taylor plus half the squared-gradient term", "arXiv 2305.11627")
+    Estimator(
+        "taylor_second",
+        Level.SQUARES,
+        score,
+        "taylor plus half the squared-gradient term",
+        "arXiv 2305.11627",
+    )
 )

@@ -1,5 +1,6 @@
-"""Structured Wanda: sum over the columns of `o_proj` / `down_proj` of abs(w) x L2 norm of the input feature
-(Sun et al. 2023, arXiv 2306.11695; structured as Wanda-sp in FLAP, An et al. 2024, arXiv 2312.11983).
+"""Structured Wanda: sum over the columns of `o_proj` / `down_proj` of abs(w) x norm of the input feature.
+
+Sun et al. 2023, arXiv 2306.11695; structured as Wanda-sp in FLAP, An et al. 2024, arXiv 2312.11983.
 """
 
 import torch
@@ -17,4 +18,6 @@ def score(view: ProjectionView) -> torch.Tensor | None:
     return unit_sum(view, lambda w, n: w.abs() * n, other=norms, other_bias=None)
 
 
-register(Estimator("wanda", Level.ACTIVATIONS, score, "abs(w) x norm of the unit's activation", "arXiv 2306.11695"))
+register(
+    Estimator("wanda", Level.ACTIVATIONS, score, "abs(w) x norm of the unit's activation", "arXiv 2306.11695")
+)

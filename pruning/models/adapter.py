@@ -134,7 +134,9 @@ def linear(layer: nn.Module, projection: Projection) -> nn.Linear | None:
         if module is None:
             return None
     if not isinstance(module, nn.Linear):
-        raise ModelError(f"{projection.path} is a {type(module).__name__}, not an nn.Linear: quantised models cannot be pruned")
+        raise ModelError(
+            f"{projection.path} is a {type(module).__name__}, not an nn.Linear: quantised models cannot be pruned"
+        )
     return module
 
 

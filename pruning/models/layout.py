@@ -70,13 +70,17 @@ def check_modules(model: nn.Module, adapter: ModelAdapter) -> None:
     try:
         layers = adapter.decoder_layers(model)
     except (AttributeError, AssertionError) as error:
-        raise ModelError(f"{type(model).__name__} has no list of layers at {adapter.layers!r}, as family {adapter.title} promises") from error
+        raise ModelError(
+            f"{type(model).__name__} has no list of layers at {adapter.layers!r}, as family {adapter.title} promises"
+        ) from error
     for index, layer in enumerate(layers):
         for structure in ("attention", "mlp"):
             present = [p.path for p in adapter.of(structure) if linear(layer, p) is not None]
             missing = [p.path for p in adapter.of(structure) if p.path not in present]
             if present and missing:
-                raise ModelError(f"layer {index} lacks {', '.join(missing)}, as family {adapter.title} promises")
+                raise ModelError(
+                    f"layer {index} lacks {', '.join(missing)}, as family {adapter.title} promises"
+                )
         if all(linear(layer, p) is None for p in adapter.projections):
             wanted = ", ".join(p.path for p in adapter.projections)
             raise ModelError(f"layer {index} has none of {wanted}, as family {adapter.title} promises")
@@ -125,6 +129,10 @@ def _unit_cost(layer: nn.Module, adapter: ModelAdapter, structure: Structure, un
 
 
 def _fixed(layer: nn.Module, adapter: ModelAdapter, structure: Structure, extra: tuple[str, ...]) -> int:
-    total = sum(p.numel() for path in (adapter.norm(structure), *extra) for p in layer.get_submodule(path).parameters())
+    total = sum(
+        p.numel()
+        for path in (adapter.norm(structure), *extra)
+        for p in layer.get_submodule(path).parameters()
+    )
     bias = _linear(layer, adapter.output(structure)).bias
     return total + (bias.numel() if bias is not None else 0)

@@ -41,12 +41,18 @@ def resolve_device(name: str) -> torch.device:
         ConfigError: The device does not exist here.
     """
     if name == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+        return (
+            torch.accelerator.current_accelerator() or torch.device("cpu")
+            if torch.accelerator.is_available()
+            else torch.device("cpu")
+        )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={name}: not available here ({str(error).splitlines()[0]}); use device=auto or cpu") from error
+        raise ConfigError(
+            f"device={name}: not available here ({str(error).splitlines()[0]}); use device=auto or cpu"
+        ) from error
     return device
 
 
@@ -61,7 +67,9 @@ def load(config: ModelConfig, device: str = "auto") -> LoadedModel:
     source = str(folder) if folder is not None else config.path
     place = resolve_device(device)
     try:
-        settings = AutoConfig.from_pretrained(source, revision=config.revision, trust_remote_code=config.trust_remote_code)
+        settings = AutoConfig.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
         adapter = adapter_for(str(settings.model_type))
         model = _weights(config, source, folder, settings)
         tokenizer = AutoTokenizer.from_pretrained(
@@ -77,9 +85,17 @@ def load(config: ModelConfig, device: str = "auto") -> LoadedModel:
         model.to(place)
     model.eval()
     layout = read_layout(model, adapter)
-    log.info("loaded %s: %s, %d layers, %d parameters, %s", config.path, adapter.title, len(layout.layers),
-             layout.total_parameters, model.dtype)
-    return LoadedModel(model, tokenizer, adapter, layout, fingerprint, place, getattr(settings, "_commit_hash", None))
+    log.info(
+        "loaded %s: %s, %d layers, %d parameters, %s",
+        config.path,
+        adapter.title,
+        len(layout.layers),
+        layout.total_parameters,
+        model.dtype,
+    )
+    return LoadedModel(
+        model, tokenizer, adapter, layout, fingerprint, place, getattr(settings, "_commit_hash", None)
+    )
 
 
 def _weights(config: ModelConfig, source: str, folder: Path | None, settings: Any) -> Any:

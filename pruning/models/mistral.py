@@ -2,4 +2,6 @@
 
 from pruning.models.adapter import ModelAdapter, register
 
-ADAPTER = register(ModelAdapter(model_type="mistral", title="Mistral", notes="GQA, sliding window (kept as it is)"))
+ADAPTER = register(
+    ModelAdapter(model_type="mistral", title="Mistral", notes="GQA, sliding window (kept as it is)")
+)

@@ -1,0 +1,95 @@
+"""Tiny random models of every family, and captures of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from pruning.calibration import Samples
+from pruning.capture.passes import run_capture
+from pruning.capture.result import Capture
+from pruning.capture.views import Level
+from pruning.config import CaptureConfig, TaylorConfig
+from pruning.importance import ESTIMATORS
+from pruning.models.adapter import adapter_for
+from pruning.models.layout import read_layout
+from pruning.models.loading import LoadedModel
+
+BASE: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+VARIANTS: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "llama-mha-bias": (
+        LlamaConfig,
+        LlamaForCausalLM,
+        {"num_key_value_heads": 8, "attention_bias": True, "mlp_bias": True},
+    ),
+    "llama-mqa": (LlamaConfig, LlamaForCausalLM, {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"tie_word_embeddings": True}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16}),
+    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": 8}),
+}
+
+
+def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> LoadedModel:
+    """A random model of a variant; biases and norms are random too, so that nothing is trivially zero."""
+    config_class, model_class, extra = VARIANTS[name]
+    torch.manual_seed(seed)
+    model = model_class(config_class(**{**BASE, **extra, **changes}))
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("bias"):
+                parameter.normal_(0, 0.1)
+            elif "norm" in parameter_name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.mul_(3.0)
+    model.to(dtype).eval()
+    adapter = adapter_for(model.config.model_type)
+    return LoadedModel(
+        model, None, adapter, read_layout(model, adapter), "test", torch.device("cpu"), None
+    )
+
+
+def text(samples: int, length: int = 20, seed: int = 1, vocabulary: int = 61) -> Samples:
+    """Random token ids without padding."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, vocabulary, (samples, length), generator=generator)
+    return Samples(ids, torch.full((samples,), length), "random")
+
+
+def capture_of(
+    loaded: LoadedModel, samples: Samples, level: Level, snapshots: Sequence[int], batch_size: int = 2, **options: Any
+) -> Capture:
+    """Run a pass with every estimator."""
+    config = CaptureConfig(**{"priors": (), **options})
+    taylor = TaylorConfig(seq_len=samples.ids.shape[1], num_samples=snapshots[-1], batch_size=batch_size)
+    return run_capture(loaded, samples, config, taylor, level, snapshots, list(ESTIMATORS.values()))
+
+
+@pytest.fixture(params=sorted(VARIANTS))
+def variant(request: pytest.FixtureRequest) -> str:
+    """Each variant of each family in turn."""
+    return str(request.param)
