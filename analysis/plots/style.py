@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
     "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True,
     "xtick.color": "#333333", "ytick.color": "#333333", "xtick.labelsize": 8, "ytick.labelsize": 8,
     "legend.fontsize": 8, "legend.frameon": False, "figure.facecolor": "white", "svg.fonttype": "path",
-    "text.hinting": "none", "text.hinting_factor": 1, "svg.hashsalt": "secateur", "axes.unicode_minus": False, "lines.linewidth": 1.4, "text.parse_math": False,
+    "text.hinting": "none", "svg.hashsalt": "secateur", "axes.unicode_minus": False, "lines.linewidth": 1.4, "text.parse_math": False,
 }  # fmt: skip
 
 
