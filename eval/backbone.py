@@ -39,6 +39,11 @@ class Backbone:
         """Where token ids go."""
         return next(self.decoder.parameters()).device
 
+    @property
+    def half(self) -> bool:
+        """Whether the decoder computes in 16 bits."""
+        return next(self.decoder.parameters()).dtype in HALF
+
     def hidden(self, **inputs: Any) -> torch.Tensor:
         """Hidden states [B, T, D] after the final norm, computed without any KV cache."""
         return self.decoder(use_cache=False, **inputs).last_hidden_state
@@ -93,7 +98,7 @@ def _check(model: Any, backbone: Backbone, vocabulary: int) -> None:
         raise NotSeparable(
             f"the head of {type(model).__name__} gives {tuple(parts.shape)}, the model {tuple(whole.shape)}"
         )
-    worst, limit = difference(parts, whole.to(parts.device))
+    worst, limit = difference(parts, whole.to(parts.device), half=backbone.half)
     if not worst <= limit:
         raise NotSeparable(
             f"head(decoder(x)) of {type(model).__name__} differs from its logits by {worst:.3g} (limit "
@@ -101,16 +106,21 @@ def _check(model: Any, backbone: Backbone, vocabulary: int) -> None:
         )
 
 
-def difference(ours: torch.Tensor, reference: torch.Tensor) -> tuple[float, float]:
+def difference(ours: torch.Tensor, reference: torch.Tensor, *, half: bool = False) -> tuple[float, float]:
     """Largest absolute difference of two logit tensors, and what rounding alone may cause.
 
     Positions where both are the same NaN or infinity count as equal: a broken model is still the same model.
+
+    Args:
+        ours: Logits of any shape.
+        reference: Logits of the same shape.
+        half: Whether the model computes in 16 bits.
     """
     same = torch.isclose(ours, reference, rtol=0, atol=0, equal_nan=True)
     worst = torch.where(same, torch.zeros_like(ours), (ours - reference).abs()).max().item()
     finite = reference[torch.isfinite(reference)]
     size = float(finite.abs().max().item()) if finite.numel() else 0.0
-    return worst, 1e-3 * max(1.0, size)
+    return worst, (0.1 if half else 1e-3) * max(1.0, size)
 
 
 def context_length(model: Any, tokenizer: Any, most: int) -> int:

@@ -1,5 +1,148 @@
-"""Placeholder until the fast LM is in: the trusted one under its name."""
+"""The fast LM: lm-eval's log-likelihoods from packed token trees, for dense and pruned models alike.
 
-from eval.hflm import StoredHFLM as FastLM
+A subclass of HFLM: tokenisation, truncation, rolling windows and generation are HFLM's; only the scoring of
+token lists is replaced. Where a model cannot be scored that way (logits that are no plain head, attention
+that trees do not cover), HFLM scores it, and `used` says so.
+"""
 
-__all__ = ["FastLM"]
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import register_model
+
+from eval.attention import Kind, UnsupportedAttention
+from eval.backbone import NotSeparable
+from eval.hflm import StoredHFLM
+from eval.parallel import add_up, shares, world
+from eval.plans import get_plan, plan_key
+from eval.scoring import Scored, TreeScorer
+from eval.tokens import Encoded, encode_pairs, tokenizer_identity
+from eval.trie import MergeRule, Trees, build_trees
+from pruning.progress import Bar
+
+log = logging.getLogger(__name__)
+
+
+@register_model("secateur")
+class FastLM(StoredHFLM):
+    """HFLM's log-likelihoods for a fraction of its work.
+
+    Attributes:
+        used: `fast`, or `hflm` with the reason why this model cannot be scored by trees.
+        scorer: The prepared model; None when HFLM scores it.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        tokenizer: Any = None,
+        *,
+        cache: Path | None = None,
+        kind: Kind | None = None,
+        budget: int | None = None,
+        pretrained: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(pretrained if model is None else model, tokenizer, **options)
+        self.cache = cache
+        self.used = "fast"
+        self.scorer: TreeScorer | None = None
+        training = self.model.training
+        self.model.eval()
+        try:
+            self.scorer = TreeScorer(self.model, kind=kind, budget=budget)
+        except (NotSeparable, UnsupportedAttention) as error:
+            self.used = f"hflm ({error})"
+            log.warning("%s is scored by lm-eval's HFLM: %s", type(self.model).__name__, error)
+        self.model.train(training)
+
+    def compute(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        keys: np.ndarray,
+        found: np.ndarray,
+        values: np.ndarray,
+        greedy: np.ndarray,
+    ) -> None:
+        """Fill `values` and `greedy` in place where `found` is False."""
+        if self.scorer is None:
+            super().compute(pairs, keys, found, values, greedy)
+            return
+        rule = MergeRule(self.scorer.rho)
+        name = f"{tokenizer_identity(self.tokenizer)}-{self.prefix_token_id}-{self.add_bos_token}"
+        key = plan_key(keys, name, self.max_length, rule)
+        trees = get_plan(key, self.cache, lambda: encode_pairs(self, pairs), self.max_length, rule)
+        needed = np.zeros(int(trees.inverse.max()) + 1, dtype=bool)
+        needed[trees.inverse[~found]] = True
+
+        def keep(scored: Scored) -> None:
+            position = np.full(len(needed), -1)
+            position[scored.requests] = np.arange(len(scored.requests))
+            mine = np.flatnonzero((position[trees.inverse] >= 0) & ~found)
+            at = position[trees.inverse[mine]]
+            self.store.add(keys[mine], scored.values[at], scored.greedy[at])
+
+        sums, flags = self._run(trees, needed, keep)
+        missing = ~found
+        values[missing] = sums[trees.inverse][missing]
+        greedy[missing] = flags[trees.inverse][missing]
+
+    def _run(self, trees: Trees, needed: np.ndarray, keep: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Score the distinct requests [U] that are needed: sums [U] and greedy flags [U]."""
+        assert self.scorer is not None
+        here = world()
+        tree_of = np.searchsorted(trees.starts, trees.entry_nodes, side="right") - 1
+        chosen = np.unique(tree_of[needed[trees.entry_requests]])
+        sums, flags = np.zeros(len(needed)), np.zeros(len(needed))
+        if here.size > 1:
+            costs = (trees.sizes[chosen] * (1.0 + trees.sizes[chosen] / self.scorer.rho)).tolist()
+            chosen = chosen[shares(costs, here.size)[here.rank]]
+        before = self.scorer.forward_tokens
+        total = int(trees.sizes[chosen].sum())
+        with Bar("tokens", total, show=self.progress and here.main) as bar:
+            shown, asked = 0, time.monotonic()
+
+            def fetch() -> bool:
+                nonlocal shown, asked
+                assert self.scorer is not None
+                done = self.scorer.forward_tokens - before
+                bar.advance(done - shown)
+                shown = done
+                due = time.monotonic() - asked >= self.store.flush_seconds
+                asked = time.monotonic() if due else asked
+                return due
+
+            for scored in self.scorer.run(trees, chosen, fetch):
+                sums[scored.requests] = scored.values
+                flags[scored.requests] = scored.greedy
+                keep(scored)
+                self.store.flush()
+        self.counters["forward_tokens"] += self.scorer.forward_tokens - before
+        return add_up(sums), add_up(flags) > 0
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: Any = None,
+    ) -> list[tuple[float, bool]]:
+        if self.scorer is None:
+            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        encoded: list[Encoded] = [(context, continuation) for _, context, continuation in requests]
+        trees = build_trees(encoded, self.max_length, MergeRule(self.scorer.rho))
+        needed = np.ones(int(trees.inverse.max()) + 1, dtype=bool)
+        sums, flags = self._run(trees, needed, lambda _scored: None)
+        return list(zip(sums[trees.inverse].tolist(), flags[trees.inverse].tolist(), strict=True))
+
+
+def score_pairs(lm: StoredHFLM, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+    """Log-likelihood (nats) and greedy flag of (context, continuation) texts."""
+    return lm.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs], disable_tqdm=True)
+
+
+__all__ = ["FastLM", "score_pairs"]

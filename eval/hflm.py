@@ -10,9 +10,9 @@ from lm_eval.models import huggingface
 
 from eval.backbone import context_length
 from eval.parallel import add_up, world
-from eval.progress import Bar
 from eval.quiet import quiet
 from eval.store import Store, request_keys
+from pruning.progress import Bar
 
 HFLM: Any = huggingface.HFLM  # its registering decorator hides the class from type checkers
 
@@ -61,7 +61,8 @@ class StoredHFLM(HFLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood (nats) and greedy flag of each request, from the store where it has them."""
-        pairs: list[tuple[str, str]] = [request.args for request in requests]
+        arguments: list[Any] = [request.args for request in requests]
+        pairs: list[tuple[str, str]] = [(context, continuation) for context, continuation in arguments]
         keys = request_keys(pairs)
         found, values, greedy = self.store.get(keys)
         missing = int((~found).sum())

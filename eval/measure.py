@@ -132,7 +132,7 @@ def make_lm(
     """The LM that scores the tasks: the fast one, or lm-eval's HFLM."""
     from eval.fast_lm import FastLM
 
-    chosen = FastLM if config.backend == "fast" else StoredHFLM
+    chosen: Any = FastLM if config.backend == "fast" else StoredHFLM
     store = Store(parts / "loglikelihoods", {**key, "backend": config.backend, "version": 1})
     options: dict[str, Any] = {"cache": cache} if config.backend == "fast" else {}
     return chosen(model, tokenizer, batch_size=config.batch_size, store=store, progress=progress, **options)

@@ -23,10 +23,10 @@ from eval.backbone import Backbone, NotSeparable, context_length, take_apart
 from eval.config import EvalConfig
 from eval.data import HUB_TEXTS, protocol_file, read_texts
 from eval.parallel import add_up, world
-from eval.progress import Bar
 from eval.protocols import Protocol
 from eval.record import Metric
 from pruning.errors import DataError
+from pruning.progress import Bar
 
 CPU_TOKENS, DEVICE_TOKENS = 1024, 8192
 
