@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from eval.config import RunConfig
 from eval.identity import dense_config, is_dense, run_id
+from eval.protocols import protocols
 from pruning.compose import CONF_DIR, options
 from pruning.config import CalibrationConfig, ModelConfig, capture_identity, validate
 from pruning.errors import ConfigError
@@ -119,11 +120,17 @@ def _captures(points: dict[str, Point]) -> tuple[list[Task], dict[str, str]]:
             prints[config.model] = model_fingerprint(config.model)
         if config.calibration not in prints:
             prints[config.calibration] = calibration_fingerprint(config.calibration)
-        facts = [capture_identity(config), prints[config.model], prints[config.calibration]]
+        facts = [capture_identity(config), prints[config.model], prints[config.calibration], _excluded(config)]
         key = f"capture-{config.model.name}-{config.taylor.seq_len}-{digest(facts, 10)}"
         groups.setdefault(key, []).append((name, point))
     tasks = [_capture(key, [point for _, point in members]) for key, members in groups.items()]
     return tasks, {name: key for key, members in groups.items() for name, _ in members}
+
+
+def _excluded(config: RunConfig) -> list[Any]:
+    """Which evaluation texts calibration leaves out; none for tasks alone."""
+    names = sorted({protocol.text for protocol in protocols(config.eval)})
+    return [config.eval.data_dir, config.eval.ppl.text, config.eval.ppl.field, names] if names else []
 
 
 def _capture(key: str, points: list[Point]) -> Task:

@@ -122,14 +122,14 @@ def finished(plan: Plan, task: Task) -> bool:
 
 
 def failure(plan: Plan, task: Task) -> str | None:
-    """Why a task failed, one line; None when it did not fail or has been done since."""
-    if finished(plan, task):
+    """Why a task's last attempt failed, one line; None when it did not, or was only stopped."""
+    state = read_state(plan, task.id)
+    if finished(plan, task) or (state is not None and state.state in {"running", "requeued", "interrupted"}):
         return None
     if task.kind in ("run", "baseline"):
         path = run_folder(plan, task.id) / FAILED
         if path.is_file():
-            return _failed_line(path)
-    state = read_state(plan, task.id)
+            return failed_line(path)
     return (state.error or "failed") if state is not None and state.state == "failed" else None
 
 
@@ -155,7 +155,8 @@ def beat(plan: Plan, task: str) -> None:
     os.utime(state_path(plan, task))
 
 
-def _failed_line(path: Path) -> str:
+def failed_line(path: Path) -> str:
+    """What a `failed.json` says, one line."""
     try:
         error = read_json(path).get("error") or {}
         text = f"{error.get('type', 'error')} in {error.get('stage', '?')}: {error.get('message', '')}"

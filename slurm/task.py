@@ -21,7 +21,7 @@ from slurm.gather import gather
 from slurm.leash import die_with_parent
 from slurm.plan import Plan, Task, load_plan
 from slurm.state import (
-    Attempt, State, TaskState, beat, claim_folder, failure, finished, last_sign, log_path, now, read_state, record_digest,
+    Attempt, State, TaskState, beat, claim_folder, failed_line, failure, finished, last_sign, log_path, now, read_state, record_digest,
     run_folder, state_path, write_state,
 )  # fmt: skip
 from slurm.worker import Signals, how_it_ended, last_words, work
@@ -130,7 +130,7 @@ class Doing:
         """The worker has failed: keep its own words, or say how it ended."""
         path = run_folder(self.plan, self.task.id) / FAILED
         if self.task.kind in ("run", "baseline") and path.is_file() and path.stat().st_mtime >= began - 2:
-            self._write("failed", code=code, error=failure(self.plan, self.task))
+            self._write("failed", code=code, error=failed_line(path))
             return FAIL
         words = last_words(log_path(self.plan, self.task.id))
         if code == 0:

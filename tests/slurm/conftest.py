@@ -111,5 +111,5 @@ def cluster() -> Iterator[dict[str, str]]:
         pytest.skip(text)
     with tempfile.TemporaryDirectory(prefix="sl", dir="/tmp") as folder:
         base = Path(folder) / "c"
-        yield up(base, Shape(nodes=2, gpus=2, cpus=8))
+        yield up(base, Shape(nodes=2, gpus=2, cpus=8, max_array=3))
         down(base)

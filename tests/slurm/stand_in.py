@@ -19,6 +19,7 @@ from eval.record import Failure, Metric, RunRecord, write_record
 from pruning.compose import CONF_DIR
 from pruning.config import capture_identity, validate
 from pruning.files import digest, read_json, write_json
+from slurm.arguments import parse
 
 
 def orders() -> dict:
@@ -117,7 +118,7 @@ def composed(words: list[str]) -> RunConfig:
         node = raw
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = yaml.safe_load(text)
+        node[last] = yaml.safe_load(text) if "'" not in text else parse([f"{name}={text}"], set()).one(name)
     return validate(RunConfig, raw)
 
 

@@ -118,6 +118,7 @@ def test_a_failed_capture_blocks_its_runs_and_nobody_else(bench, capsys) -> None
     assert view(bench).complete
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_restarted_it_ends_the_same(bench, tmp_path) -> None:
     bench.write_grid(axes=TINY)
     assert bench.grid("workers=2") == 0
@@ -146,6 +147,7 @@ def test_killed_at_any_moment_and_restarted_it_ends_the_same(bench, tmp_path) ->
     assert not leftovers(bench)
 
 
+@pytest.mark.slow
 def test_two_launchers_share_the_work(bench) -> None:
     bench.write_grid(axes=TINY)
     bench.order(seconds=0.2)
@@ -158,7 +160,7 @@ def test_two_launchers_share_the_work(bench) -> None:
 
 def test_cancel_stops_the_launcher_and_keeps_what_is_done(bench, capsys) -> None:
     bench.write_grid(axes=TINY)
-    bench.order(seconds=0.1, slow={"method=taylor": 60})
+    bench.order(seconds=0.1, slow={"run calibration=text_file eval=none model=local method=taylor": 60})
     process = start(bench, "workers=2")
     deadline = time.monotonic() + 60
     while not any(line["what"] == "evaluate" for line in bench.ledger()):
