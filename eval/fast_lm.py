@@ -17,7 +17,7 @@ from lm_eval.api.registry import register_model
 
 from eval.attention import Kind, UnsupportedAttention
 from eval.backbone import NotSeparable
-from eval.hflm import StoredHFLM
+from eval.hflm import Request, StoredHFLM
 from eval.parallel import add_up, shares, world
 from eval.plans import get_plan, plan_key
 from eval.scoring import Scored, TreeScorer
@@ -77,6 +77,7 @@ class FastLM(StoredHFLM):
         name = f"{tokenizer_identity(self.tokenizer)}-{self.prefix_token_id}-{self.add_bos_token}"
         key = plan_key(keys, name, self.max_length, rule)
         trees = get_plan(key, self.cache, lambda: encode_pairs(self, pairs), self.max_length, rule)
+        self.counters["requests_clipped"] += int(trees.clipped[0])
         needed = np.zeros(int(trees.inverse.max()) + 1, dtype=bool)
         needed[trees.inverse[~found]] = True
 
@@ -127,7 +128,7 @@ class FastLM(StoredHFLM):
 
     def _loglikelihood_tokens(
         self,
-        requests: list[tuple[Any, list[int], list[int]]],
+        requests: list[Request],
         disable_tqdm: bool = False,
         override_bs: Any = None,
     ) -> list[tuple[float, bool]]:

@@ -19,6 +19,25 @@ HFLM: Any = huggingface.HFLM  # its registering decorator hides the class from t
 LONGEST = 4096
 """No prompt of the seven tasks is longer; bounds the cost of a model that claims a context of 131,072."""
 CHUNK = 1024
+COUNTERS: tuple[str, ...] = (
+    "requests",
+    "requests_computed",
+    "requests_reused",
+    "requests_clipped",
+    "forward_tokens",
+)
+
+
+Request = tuple[Any, list[int], list[int]]
+
+
+def clip(request: Request, max_length: int) -> Request:
+    """The request with at most `max_length` continuation tokens, the last ones; HFLM would stop with an assertion."""
+    name, context, continuation = request
+    if len(continuation) <= max_length:
+        return request
+    whole = (context + continuation)[-(max_length + 1) :]
+    return name, whole[:1], whole[1:]
 
 
 class StoredHFLM(HFLM):
@@ -29,7 +48,8 @@ class StoredHFLM(HFLM):
     in ten.
 
     Attributes:
-        counters: requests, requests_computed, requests_reused, forward_tokens (padding included).
+        counters: requests, requests_computed, requests_reused, requests_clipped (their continuation alone is longer
+            than the model's context: only its end is scored), forward_tokens (padding included).
     """
 
     def __init__(
@@ -57,7 +77,7 @@ class StoredHFLM(HFLM):
         model.train(training)
         self.store = store if store is not None else Store(None, {})
         self.progress = progress
-        self.counters = {"requests": 0, "requests_computed": 0, "requests_reused": 0, "forward_tokens": 0}
+        self.counters = dict.fromkeys(COUNTERS, 0)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood (nats) and greedy flag of each request, from the store where it has them."""
@@ -108,6 +128,15 @@ class StoredHFLM(HFLM):
         instances = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
         with quiet():
             return super().loglikelihood(instances, disable_tqdm=True)
+
+    def _loglikelihood_tokens(
+        self, requests: list[Request], disable_tqdm: bool = False, **options: Any
+    ) -> list[tuple[float, bool]]:
+        fitting = [clip(request, self.max_length) for request in requests]
+        self.counters["requests_clipped"] += sum(
+            len(a[2]) < len(b[2]) for a, b in zip(fitting, requests, strict=True)
+        )
+        return super()._loglikelihood_tokens(fitting, disable_tqdm=disable_tqdm, **options)
 
     def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         self.counters["forward_tokens"] += inps.numel()

@@ -17,7 +17,7 @@ import torch
 from eval.config import EvalConfig
 from eval.data import file_identity, protocol_file
 from eval.harness import TaskResults, harness_version, run_tasks
-from eval.hflm import StoredHFLM
+from eval.hflm import COUNTERS, StoredHFLM
 from eval.parallel import World, barrier, world
 from eval.perplexity import perplexity
 from eval.protocols import WORD_PERPLEXITY, Protocol, protocols
@@ -43,7 +43,7 @@ class Measurements:
         metrics: By full protocol name: `<task>/acc`, `<task>/acc_norm`, `acc_mean`, `wikitext2@2048`, ...
         card: Protocol card: `tasks`, `perplexity`, `harness`, `screening`.
         answers: One row per question: task, question, acc, acc_norm.
-        counters: requests, requests_computed, requests_reused, forward_tokens.
+        counters: requests, requests_computed, requests_reused, requests_clipped, forward_tokens.
         seconds: Wall time per stage.
     """
 
@@ -83,7 +83,7 @@ def measure(
     key = {"model": identity, "tokenizer": tokenizer_identity(tokenizer), "dtype": str(_dtype(model))}
     seconds: dict[str, float] = {}
     metrics: dict[str, Metric] = {}
-    counters = {"requests": 0, "requests_computed": 0, "requests_reused": 0, "forward_tokens": 0}
+    counters = dict.fromkeys(COUNTERS, 0)
     results: TaskResults | None = None
     backend = config.backend
     if config.tasks:

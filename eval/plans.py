@@ -15,7 +15,7 @@ from pruning.files import digest, write_atomic
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 MOST = 4
 _memory: OrderedDict[str, Trees] = OrderedDict()
 

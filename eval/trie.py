@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruning.errors import DataError
-
 MIN_SHARE = 8
 MAX_TREE = 4096
 
@@ -32,6 +30,7 @@ class Trees:
         entry_targets: The token that is scored [E].
         entry_requests: Distinct request that the entry belongs to [E].
         inverse: Distinct request of each request [R].
+        clipped: How many requests have a continuation longer than the model's context [1].
     """
 
     ids: np.ndarray
@@ -42,6 +41,7 @@ class Trees:
     entry_targets: np.ndarray
     entry_requests: np.ndarray
     inverse: np.ndarray
+    clipped: np.ndarray
 
     @property
     def tokens(self) -> int:
@@ -84,16 +84,14 @@ def build_trees(encoded: Sequence[tuple[list[int], list[int]]], max_length: int,
     """Turn (context, continuation) token pairs into trees.
 
     Truncation is HFLM's: the last `max_length + 1` tokens of context + continuation; all but the last are the
-    input, and the positions before each continuation token are scored.
-
-    Raises:
-        DataError: A continuation is longer than the model's context.
+    input, and the positions before each continuation token are scored. Of a continuation longer than
+    `max_length` (where HFLM stops with an assertion) the last `max_length` tokens are scored, and counted as clipped.
     """
-    keys, inverse = _distinct(encoded, max_length)
+    keys, inverse, clipped = _distinct(encoded, max_length)
     nodes = _Nodes(max_length)
     for number, (_, sequence, scored) in sorted(enumerate(keys), key=lambda item: item[1][0]):
         nodes.add(sequence, scored, number, rule)
-    return nodes.finish(np.asarray(inverse, dtype=np.int32))
+    return nodes.finish(np.asarray(inverse, dtype=np.int32), clipped)
 
 
 Keyed = tuple[bytes, np.ndarray, int]
@@ -101,26 +99,22 @@ Keyed = tuple[bytes, np.ndarray, int]
 
 def _distinct(
     encoded: Sequence[tuple[list[int], list[int]]], max_length: int
-) -> tuple[list[Keyed], list[int]]:
-    """Distinct requests as (sort key, tokens, scored count), and each request's index among them."""
+) -> tuple[list[Keyed], list[int], int]:
+    """Distinct requests as (sort key, tokens, scored count), each request's index among them, requests clipped."""
     known: dict[tuple[int, bytes], int] = {}
     keys: list[Keyed] = []
     inverse: list[int] = []
+    clipped = 0
     for context, continuation in encoded:
-        scored = len(continuation)
-        if scored > max_length:
-            raise DataError(
-                f"a continuation of {scored} tokens exceeds the model's context of {max_length}; lm-eval "
-                f"cannot "
-                f"score it either"
-            )
+        scored = min(len(continuation), max_length)
+        clipped += scored < len(continuation)
         sequence = np.array((context + continuation)[-(max_length + 1) :], dtype=">u4")
         content = sequence.tobytes()
         index = known.setdefault((scored, content), len(keys))
         if index == len(keys):
             keys.append((content[:-4], sequence, scored))
         inverse.append(index)
-    return keys, inverse
+    return keys, inverse, clipped
 
 
 class _Nodes:
@@ -170,7 +164,7 @@ class _Nodes:
             grown[: self._count] = self._ends[: self._count]
             self._ends = grown
 
-    def finish(self, inverse: np.ndarray) -> Trees:
+    def finish(self, inverse: np.ndarray, clipped: int) -> Trees:
         self._close(0)
         nodes = np.concatenate(self._nodes)
         order = np.argsort(nodes, kind="stable")
@@ -183,6 +177,7 @@ class _Nodes:
             entry_targets=np.concatenate(self._targets)[order],
             entry_requests=np.concatenate(self._requests)[order],
             inverse=inverse,
+            clipped=np.asarray([clipped], dtype=np.int64),
         )
 
 

@@ -231,9 +231,13 @@ def test_rolling_and_generation(tokenizer: Any) -> None:
     ).generate_until(request, disable_tqdm=True)
 
 
-def test_continuation_longer_than_the_context(tokenizer: Any) -> None:
-    from pruning.errors import DataError
-
-    fast = FastLM(make_model("llama"), tokenizer, max_length=16)
-    with pytest.raises(DataError, match=r"continuation of \d+ tokens exceeds the model's context of 16"):
-        score_pairs(fast, [("the", " cat" * 40)])
+@pytest.mark.parametrize("backend", [FastLM, StoredHFLM])
+def test_continuation_longer_than_the_context(backend: Any, tokenizer: Any) -> None:
+    """HFLM stops with an assertion; here the end of the continuation is scored, and counted as clipped."""
+    model = make_model("llama")
+    lm = backend(model, tokenizer, max_length=16)
+    long = " cat" * 40
+    ids = torch.tensor([tokenizer("the" + long)["input_ids"][-17:]])
+    picked = model(ids[:, :-1]).logits.log_softmax(-1).gather(2, ids[:, 1:, None]).sum()
+    assert score_pairs(lm, [("the", long)])[0][0] == pytest.approx(float(picked), abs=TOLERANCE)
+    assert lm.counters["requests_clipped"] == 1
