@@ -1,7 +1,8 @@
 """From scores to a plan: the lowest-scored units go until the parameter budget is spent exactly.
 
 Units are offered in ascending order of score; one that does not fit into what is left of the budget, or that a
-guard rail protects, is passed over and cheaper ones behind it fill up. The budget is met to within one MLP channel
+guard rail protects, is passed over and cheaper ones behind it fill up. Where that ends with no channel left to take,
+one more KV group goes and the best of the removed channels come back. The budget is met to within one MLP channel
 (to within `guard.round_to` channels, or one KV group where only attention is cut).
 """
 
@@ -83,6 +84,32 @@ class _Cut:
             self.spent += price
         return self.spent - start
 
+    def exchange(self, offers: Sequence[Offer], target: int) -> bool:
+        """Take the lowest KV group that does not fit, and give the best removed channels back for it.
+
+        Returns whether that spent more of the budget than before.
+        """
+        before = self.spent
+        gone = {(*place, unit) for place, units in self.removed.items() for unit in units}
+        groups = (
+            o for o in offers if o.structure == "attention" and (o.layer, o.structure, o.units[0]) not in gone
+        )
+        group = next((o for o in groups if not self.guarded(o)), None)
+        if group is None:
+            return False
+        self.spent += self.price(group)
+        self.removed.setdefault((group.layer, group.structure), []).extend(group.units)
+        for offer in reversed(offers):
+            if self.spent <= target:
+                break
+            if offer.structure == "mlp" and (offer.layer, offer.structure, offer.units[0]) in gone:
+                units = self.removed[offer.layer, offer.structure]
+                units[:] = [unit for unit in units if unit not in offer.units]
+                self.spent -= self.price(offer)
+        if self.spent <= target:
+            self.take(offers, target - self.spent)
+        return before < self.spent <= target
+
 
 def make_plan(
     scores: Scores,
@@ -104,13 +131,17 @@ def make_plan(
         _offers(scores, layout, method, guard), key=lambda o: (o.score, o.layer, o.structure, o.units)
     )
     cut = _Cut(layout, guard)
-    for layer, share in enumerate(_layer_targets(layout, method, target)):
+    targets = _layer_targets(layout, method, target)
+    for layer, share in enumerate(targets):
         cut.take((o for o in offers if o.layer == layer), share)
+    offers = [o for o in offers if not targets or targets[o.layer] > 0]
     cut.take(offers, target - cut.spent)
     step = max(
         (_step(layer.channel_cost, guard.round_to, method, layer.group_cost) for layer in layout.layers),
         default=0,
     )
+    while target - cut.spent >= max(step, 1) and cut.exchange(offers, target):
+        pass
     if target - cut.spent >= max(step, 1) and target > 0:
         raise BudgetError(_impossible(target, cut, whole, budget, guard))
     return PruningPlan(
