@@ -54,7 +54,9 @@ def parse(argv: list[str], flags: set[str], words: int = 0) -> Arguments:
     given = [word for word in argv if word.startswith("-")]
     unknown = [word for word in given if word.removeprefix("--") not in flags and word != "-h"]
     if unknown:
-        raise ConfigError(f"unknown option {', '.join(unknown)}; options: {', '.join(sorted('--' + f for f in flags))}")
+        raise ConfigError(
+            f"unknown option {', '.join(unknown)}; options: {', '.join(sorted('--' + f for f in flags))}"
+        )
     pairs = [word for word in argv if "=" in word and not word.startswith("-")]
     rest = [word for word in argv if "=" not in word and not word.startswith("-")]
     if len(rest) > words:
@@ -107,7 +109,9 @@ def _pair(word: str) -> tuple[str, tuple[Any, ...]]:
     if override.type is not OverrideType.CHANGE:
         raise ConfigError(f"{word}: `+` and `~` are not possible here; set keys that exist (KEY=VALUE)")
     if override.is_sweep_override():
-        return override.key_or_group, tuple(map(_bare, override.sweep_iterator(transformer=Transformer.identity)))
+        return override.key_or_group, tuple(
+            map(_bare, override.sweep_iterator(transformer=Transformer.identity))
+        )
     return override.key_or_group, (_bare(override.value()),)
 
 

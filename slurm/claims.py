@@ -69,7 +69,14 @@ def myself() -> Owner:
     if os.environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     started = psutil.Process().create_time()
-    return Owner(host=os.uname().nodename, boot=_boot(), pid=os.getpid(), started=started, slurm_job=job, token=uuid4().hex)
+    return Owner(
+        host=os.uname().nodename,
+        boot=_boot(),
+        pid=os.getpid(),
+        started=started,
+        slurm_job=job,
+        token=uuid4().hex,
+    )
 
 
 def acquire(folder: Path, job_lives: JobLookup) -> Claim | None:
@@ -122,7 +129,9 @@ def _link(target: Path, owner: Owner) -> bool:
             return temporary.stat().st_nlink == 2
         return True
     except OSError as error:
-        raise StorageError(f"cannot claim a task below {target.parent}: {error}. Is the folder of the runs writable?") from error
+        raise StorageError(
+            f"cannot claim a task below {target.parent}: {error}. Is the folder of the runs writable?"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The commands over many runs: grid, status, logs, retry, cancel. No torch here."""
+"""The commands over many runs: grid, status, logs, retry, cancel."""
 
 import os
 import signal
@@ -46,7 +46,10 @@ def grid(argv: list[str]) -> int:
         for problem in problems:
             out.print(f"missing: {problem.what}\n  {problem.fix}", markup=False)
         if foreign:
-            out.print(f"other code: {len(foreign)} finished runs, e.g. {foreign[0].task}: {foreign[0].why}", markup=False)
+            out.print(
+                f"other code: {len(foreign)} finished runs, e.g. {foreign[0].task}: {foreign[0].why}",
+                markup=False,
+            )
         return 0
     refuse(problems)
     for line in settle(plan, foreign):
@@ -96,9 +99,13 @@ def logs(argv: list[str]) -> int:
     if word in found:
         found = {word: found[word]}
     if not found:
-        raise ConfigError(f"{word!r}: no task of a grid in {out} with such a name has a log; `secateur status` lists them")
+        raise ConfigError(
+            f"{word!r}: no task of a grid in {out} with such a name has a log; `secateur status` lists them"
+        )
     if len(found) > 1:
-        raise ConfigError(f"{word!r} fits {len(found)} tasks: {', '.join(sorted(found)[:8])}; give more of the name")
+        raise ConfigError(
+            f"{word!r} fits {len(found)} tasks: {', '.join(sorted(found)[:8])}; give more of the name"
+        )
     path = next(iter(found.values()))
     text = path.read_text(encoding="utf-8", errors="replace").splitlines()
     print("\n".join([f"{path}:", *text[-lines:]]))  # noqa: T201
@@ -137,10 +144,14 @@ def cancel(argv: list[str]) -> int:
             out.print(f"asked process {owner.pid} to stop")
         except ProcessLookupError:
             path.unlink(missing_ok=True)
-    active = [each.job for each in look(plan).of("running", "queued") if each.job] if queue.available() else []
+    active = (
+        [each.job for each in look(plan).of("running", "queued") if each.job] if queue.available() else []
+    )
     if active:
         queue.call("scancel", *active)
-    out.print(f"cancelled {len(active)} jobs; finished runs are kept, `secateur grid` with the same words continues")
+    out.print(
+        f"cancelled {len(active)} jobs; finished runs are kept, `secateur grid` with the same words continues"
+    )
     return 0
 
 
@@ -160,7 +171,9 @@ def _plan(given: Arguments, words: tuple[str, ...]) -> Plan:
         "slurm": load_slurm(str(given.one("slurm", "default")), cluster), "typed": words,
     }  # fmt: skip
     _check_choices(how)
-    typed = {key: values for key, values in given.values.items() if key not in OWN and not key.startswith("slurm.")}
+    typed = {
+        key: values for key, values in given.values.items() if key not in OWN and not key.startswith("slurm.")
+    }
     return build(config, _out(given), typed, **how)
 
 
@@ -187,4 +200,6 @@ def _out(given: Arguments) -> Path:
 def _only(given: Arguments, allowed: set[str]) -> None:
     unknown = sorted(set(given.values) - allowed - {"grid"})
     if unknown:
-        raise ConfigError(f"{', '.join(unknown)}: not possible here; allowed are {', '.join(sorted(allowed))}")
+        raise ConfigError(
+            f"{', '.join(unknown)}: not possible here; allowed are {', '.join(sorted(allowed))}"
+        )

@@ -1,4 +1,4 @@
-"""The typed form of `conf/grid/*.yaml` and `conf/slurm/*.yaml`, checked before anything is planned. No torch here."""
+"""The typed form of `conf/grid/*.yaml` and `conf/slurm/*.yaml`, checked before anything is planned."""
 
 from typing import Annotated, Any, Self
 
@@ -31,8 +31,8 @@ class GridConfig(Frozen):
         baselines: Whether the dense model of every model and evaluation is measured too.
         analysis: Whether the reports over the grid's runs are made at the end.
         threads: CPU threads of each run. Equal bits need equal threads; null leaves it to the launcher.
-        worker: Command that does the work, for containers, e.g. `[apptainer, exec, --nv, image.sif, python, -m, secateur]`;
-            null is this Python with this code.
+        worker: Command that does the work, for containers, e.g.
+            `[apptainer, exec, --nv, image.sif, python, -m, secateur]`; null is this Python with this code.
         estimate: Expected minutes, for the plan, as long as no run has finished.
     """
 
@@ -58,11 +58,15 @@ class GridConfig(Frozen):
         if clash:
             raise ValueError(f"{', '.join(clash)}: given both as an axis and as a fixed override; keep one")
         if "model" in self.axes:
-            raise ValueError("axes.model: list models under `models`, so that each can have its own overrides")
+            raise ValueError(
+                "axes.model: list models under `models`, so that each can have its own overrides"
+            )
         for condition in (*self.only, *self.skip):
             unknown = sorted(set(condition) - self.keys())
             if unknown:
-                raise ValueError(f"only/skip: {', '.join(unknown)} is no axis, override or model key of this grid")
+                raise ValueError(
+                    f"only/skip: {', '.join(unknown)} is no axis, override or model key of this grid"
+                )
         return self
 
     def keys(self) -> set[str]:
@@ -87,12 +91,18 @@ class Resources(Frozen):
     @classmethod
     def _times_are_texts(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and isinstance(raw.get("time"), int):
-            raise ValueError(f"time={raw['time']}: YAML has read it as a number; put the time limit in quotes ('02:00:00')")
+            raise ValueError(
+                f"time={raw['time']}: YAML has read it as a number; put the time limit in quotes ('02:00:00')"
+            )
         return raw
 
     def over(self, base: "Resources") -> "Resources":
         """These resources, with `base` wherever nothing is said here."""
-        mine = {name: getattr(self, name) for name in Resources.model_fields if getattr(self, name) not in (None, ())}
+        mine = {
+            name: getattr(self, name)
+            for name in Resources.model_fields
+            if getattr(self, name) not in (None, ())
+        }
         return Resources(**({name: getattr(base, name) for name in Resources.model_fields} | mine))
 
     def arguments(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""How long the rest of a grid takes: from what its finished tasks took, else from what the grid file expects. No torch here."""
+"""How long the rest of a grid takes: from what its finished tasks took, else from what the grid file expects."""
 
 from statistics import fmean
 
@@ -10,7 +10,7 @@ KEYS = {"capture": "capture_minutes", "run": "run_minutes", "baseline": "run_min
 def estimate(view: Overview) -> float | None:
     """Seconds of work that are left, one task after another; None when nothing is known of a kind that is left.
 
-    A task counts with the mean of finished tasks of its kind and model, else of its kind, else with the grid file's value.
+    A task counts with the mean of finished tasks of its kind and model, else of its kind, else as the grid file says.
     """
     left = [task for task in view.tasks if task.condition not in {"done"} and task.kind in KEYS]
     total = 0.0

@@ -1,4 +1,4 @@
-"""Finished runs of other code: found, named, and refused, reused or set aside, never mixed in silently. No torch here."""
+"""Finished runs of other code: found, named, and refused, reused or set aside, never mixed in silently."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -82,10 +82,23 @@ def _by_provenance(plan: Plan, provenance: dict[str, Any]) -> str:
     if provenance.get("code") is not None:
         return "" if provenance["code"] == plan.code else f"code {provenance['code']}, this is {plan.code}"
     theirs = provenance.get("packages") or {}
-    other = [f"{name} {theirs.get(name)}, here {mine}" for name, mine in library_versions().items() if theirs.get(name) != mine]
+    other = [
+        f"{name} {theirs.get(name)}, here {mine}"
+        for name, mine in library_versions().items()
+        if theirs.get(name) != mine
+    ]
     if other:
         return "; ".join(other)
     mine = code_version()
-    if mine["commit"] is None or (provenance.get("commit"), provenance.get("dirty")) != (mine["commit"], False):
-        return f"commit {provenance.get('commit')} (changed: {provenance.get('dirty')}), here {mine['commit']}"
-    return "" if mine["dirty"] is False else f"made by the clean commit {mine['commit']}, here files differ from it"
+    if mine["commit"] is None or (provenance.get("commit"), provenance.get("dirty")) != (
+        mine["commit"],
+        False,
+    ):
+        return (
+            f"commit {provenance.get('commit')} (changed: {provenance.get('dirty')}), here {mine['commit']}"
+        )
+    return (
+        ""
+        if mine["dirty"] is False
+        else f"made by the clean commit {mine['commit']}, here files differ from it"
+    )

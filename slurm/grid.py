@@ -1,4 +1,4 @@
-"""From a grid's config to its plan: N captures, one baseline per model and evaluation, M runs, the analysis. No torch here."""
+"""From a grid's config to its plan: N captures, one baseline per model and evaluation, M runs, the analysis."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +38,9 @@ def load_config(group: str, name: str) -> dict[str, Any]:
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else CONF_DIR / group / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(options(group))
-        raise ConfigError(f"{group}={name}: no such {group}; there are {known}, or give the path of a .yaml file")
+        raise ConfigError(
+            f"{group}={name}: no such {group}; there are {known}, or give the path of a .yaml file"
+        )
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -120,7 +122,12 @@ def _captures(points: dict[str, Point]) -> tuple[list[Task], dict[str, str]]:
             prints[config.model] = model_fingerprint(config.model)
         if config.calibration not in prints:
             prints[config.calibration] = calibration_fingerprint(config.calibration)
-        facts = [capture_identity(config), prints[config.model], prints[config.calibration], _excluded(config)]
+        facts = [
+            capture_identity(config),
+            prints[config.model],
+            prints[config.calibration],
+            _excluded(config),
+        ]
         key = f"capture-{config.model.name}-{config.taylor.seq_len}-{digest(facts, 10)}"
         groups.setdefault(key, []).append((name, point))
     tasks = [_capture(key, [point for _, point in members]) for key, members in groups.items()]
@@ -159,7 +166,9 @@ def _baselines(composer: Composer, points: Iterable[Point]) -> list[Task]:
         seen.add(dense)
         values = {key: value for key, value in point.values.items() if key.split(".")[0] not in NOT_DENSE}
         # `calibration.path=???` of a config file has to be given even where nothing is calibrated
-        values |= {key: point.values[key] for key in ("calibration", "calibration.path") if key in point.values}
+        values |= {
+            key: point.values[key] for key in ("calibration", "calibration.path") if key in point.values
+        }
         composed = composer.point(values | {"method": "dense", "budget.ratio": 0.0})
         name = run_id(composed.config)
         assert name == run_id(dense), f"baseline {name} is not the one its runs look for"

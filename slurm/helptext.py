@@ -2,8 +2,8 @@
 
 GRID = """usage: secateur grid grid=NAME [KEY=VALUE ...] [--dry-run] [--wait] [--json] [--tasks]
 
-Expand conf/grid/NAME.yaml (or grid=FILE.yaml) to runs, drop what is finished, and do the rest: one gradient pass for all
-runs that can share it, one dense baseline per model, the runs, then the reports. Running it again continues.
+Expand conf/grid/NAME.yaml (or grid=FILE.yaml) to runs, drop what is finished, and do the rest: one gradient pass for
+all runs that can share it, one dense baseline per model, the runs, then the reports. Running it again continues.
 
   launcher=local|slurm   here (the default), or as job arrays on the cluster
   workers=N              here: processes at a time; the default is one per GPU, or one
@@ -20,7 +20,7 @@ examples:
   secateur grid grid=tiny_sweep workers=2
   secateur grid grid=taylor_sweep --dry-run
   secateur grid grid=taylor_sweep model=llama3_8b taylor.seq_len=64,128 eval.data_dir=/data/eval out=/shared/runs
-  secateur grid grid=taylor_sweep launcher=slurm slurm=default slurm.partition=gpu slurm.account=me out=/shared/runs --wait"""
+  secateur grid grid=taylor_sweep launcher=slurm slurm.partition=gpu slurm.account=me out=/shared/runs --wait"""
 
 STATUS = """usage: secateur status [GRID] [out=DIR] [--json] [--wait]
 

@@ -1,4 +1,4 @@
-"""Start what is left of a grid, here or on the cluster, and follow it. No torch here."""
+"""Start what is left of a grid, here or on the cluster, and follow it."""
 
 import time
 from contextlib import suppress
@@ -43,10 +43,14 @@ def choose(out: Path, word: str | None) -> Plan:
         raise ConfigError(f"out={out}: holds no grid yet; start one with `secateur grid grid=NAME out={out}`")
     if word is None:
         return plans[0]
-    found = [plan for plan in plans if plan.grid == word] or [plan for plan in plans if plan.grid.startswith(word)]
+    found = [plan for plan in plans if plan.grid == word] or [
+        plan for plan in plans if plan.grid.startswith(word)
+    ]
     if len(found) != 1:
         known = ", ".join(plan.grid for plan in plans)
-        raise ConfigError(f"{word!r} is {'no grid' if not found else 'not one grid alone'} of {out}; there are {known}")
+        raise ConfigError(
+            f"{word!r} is {'no grid' if not found else 'not one grid alone'} of {out}; there are {known}"
+        )
     return found[0]
 
 
@@ -65,7 +69,9 @@ def launch(plan: Plan, retry: bool, wait: bool) -> int:
     out = console()
     failed = view.of("failed")
     if failed and not retry:
-        out.print(f"{len(failed)} failed tasks are left alone; `secateur retry {plan.grid} out={plan.out}` tries them again")
+        out.print(
+            f"{len(failed)} failed tasks are left alone; `secateur retry {plan.grid} out={plan.out}` tries them again"
+        )
     if plan.launcher == "local":
         return _here(view, retry)
     sent = submit(view, retry)
@@ -103,7 +109,9 @@ def follow(plan: Plan) -> int:
 
 def _here(view: Overview, retry: bool) -> int:
     plan, out = view.plan, console()
-    places = slots(plan, plan.workers, [] if plan.workers is not None and not visible_gpus() else visible_gpus())
+    places = slots(
+        plan, plan.workers, [] if plan.workers is not None and not visible_gpus() else visible_gpus()
+    )
 
     def report(event: str, task: Task) -> None:
         out.print(event_line(look(plan), event, task), markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The same plan on this machine: a pool of workers, one per GPU, each task in processes of its own. No torch here."""
+"""The same plan on this machine: a pool of workers, one per GPU, each task in processes of its own."""
 
 import os
 import shutil
@@ -66,7 +66,11 @@ class Pool:
         self.todo = {task.id: task for task in self.plan.tasks if condition[task.id] in wanted}
         if self.todo:  # new records make an analysis of before outdated
             self.todo |= {task.id: task for task in self.plan.of("analysis")}
-        self.failed = {each.id for each in view.tasks if each.condition in {"failed", "blocked"} and each.id not in self.todo}
+        self.failed = {
+            each.id
+            for each in view.tasks
+            if each.condition in {"failed", "blocked"} and each.id not in self.todo
+        }
         self.free = list(places)
         self.running: dict[str, tuple[subprocess.Popen[bytes], Slot]] = {}
         self.report = report
@@ -100,16 +104,32 @@ class Pool:
                 self.report("blocked", task)
                 continue
             waits = [name for name in task.needs if name in self.todo or name in self.running]
-            ready = not waits and (task.kind == "analysis" or all(finished(self.plan, tasks[name]) for name in task.needs))
+            ready = not waits and (
+                task.kind == "analysis" or all(finished(self.plan, tasks[name]) for name in task.needs)
+            )
             if ready and self.free:
                 del self.todo[task.id]
                 self._spawn(task, self.free.pop())
 
     def _spawn(self, task: Task, place: Slot) -> None:
         environment = {**os.environ, **place.environment}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH", "")]))
-        words = [sys.executable, "-P", "-m", "slurm.task", str(self.plan.path), "--task", task.id, "--parent", str(os.getpid())]
-        process = subprocess.Popen(words, env=environment, cwd=self.plan.cwd, stdin=subprocess.DEVNULL, start_new_session=True)
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(ROOT), environment.get("PYTHONPATH", "")])
+        )
+        words = [
+            sys.executable,
+            "-P",
+            "-m",
+            "slurm.task",
+            str(self.plan.path),
+            "--task",
+            task.id,
+            "--parent",
+            str(os.getpid()),
+        ]
+        process = subprocess.Popen(
+            words, env=environment, cwd=self.plan.cwd, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         self.running[task.id] = (process, place)
         self.report("start", task)
 

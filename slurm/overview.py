@@ -1,4 +1,4 @@
-"""What of a grid is done, running, queued, failed, and why: records, claims, states and the queue in one view. No torch here."""
+"""What of a grid is done, running, queued, failed, and why: records, claims, states and the queue in one view."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -106,7 +106,9 @@ def observe(plan: Plan, jobs: Mapping[str, Job] | None, submitted: Mapping[str, 
     return Overview(plan, tuple(views.values()))
 
 
-def _view(plan: Plan, task: Task, job: Job | None, jobs: Mapping[str, Job] | None, needs: list[TaskView]) -> TaskView:
+def _view(
+    plan: Plan, task: Task, job: Job | None, jobs: Mapping[str, Job] | None, needs: list[TaskView]
+) -> TaskView:
     state = read_state(plan, task.id)
     log = log_path(plan, task.id)
     facts: dict[str, Any] = {
@@ -116,28 +118,38 @@ def _view(plan: Plan, task: Task, job: Job | None, jobs: Mapping[str, Job] | Non
     if finished(plan, task):
         return TaskView(condition="done", **facts)
 
-    def lives(name: str) -> bool | None:
-        return None if jobs is None else name in jobs and jobs[name].state != "PENDING"
+    def lives(job: str) -> bool | None:
+        return None if jobs is None else job in jobs and jobs[job].state != "PENDING"
 
     owner = holder(claim_folder(plan, task.id), lives)
     if owner is not None:
         return _running(plan, task, owner, state, facts)
     if job is not None:
         condition: Condition = "queued" if job.state in {"PENDING", "REQUEUED", "REQUEUE_HOLD"} else "running"
-        return TaskView(condition=condition, detail=job.reason if condition == "queued" else "starting", **facts)
+        return TaskView(
+            condition=condition, detail=job.reason if condition == "queued" else "starting", **facts
+        )
+    return _at_rest(plan, task, state, needs, facts)
+
+
+def _at_rest(
+    plan: Plan, task: Task, state: TaskState | None, needs: list[TaskView], facts: dict[str, Any]
+) -> TaskView:
+    """A task that is not done and that nobody works on."""
     why = failure(plan, task)
     if why is not None:
         return TaskView(condition="failed", detail=why, **facts)
-    if task.kind != "analysis":
-        broken = next((need for need in needs if need.condition in {"failed", "blocked"}), None)
-        if broken is not None:
-            return TaskView(condition="blocked", detail=f"blocked by {broken.id}: {broken.detail}", **facts)
+    broken = next((need for need in needs if need.condition in {"failed", "blocked"}), None)
+    if broken is not None and task.kind != "analysis":
+        return TaskView(condition="blocked", detail=f"blocked by {broken.id}: {broken.detail}", **facts)
     if state is not None and state.state in {"running", "requeued", "interrupted"}:
         return TaskView(condition="interrupted", detail=state.error or "", **facts)
     return TaskView(condition="waiting", **facts)
 
 
-def _running(plan: Plan, task: Task, owner: Owner, state: TaskState | None, facts: dict[str, Any]) -> TaskView:
+def _running(
+    plan: Plan, task: Task, owner: Owner, state: TaskState | None, facts: dict[str, Any]
+) -> TaskView:
     stage, since = _stage(run_folder(plan, task.id) / "stage.json")
     started = state.attempts[-1].started if state is not None and state.attempts else None
     if since is None or (started is not None and since < started):
@@ -161,7 +173,10 @@ def _times(state: TaskState | None) -> dict[str, Any]:
     if state is None:
         return {}
     at = now()
-    tries = [(attempt, attempt.seconds(at if attempt is state.attempts[-1] else None)) for attempt in state.attempts]
+    tries = [
+        (attempt, attempt.seconds(at if attempt is state.attempts[-1] else None))
+        for attempt in state.attempts
+    ]
     done = [seconds for attempt, seconds in tries if attempt.outcome == "done"]
     return {
         "attempts": len(tries),

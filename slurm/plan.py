@@ -1,4 +1,4 @@
-"""The plan of a grid: typed tasks with their needs, as a JSON file that every job reads. No torch here."""
+"""The plan of a grid: typed tasks with their needs, as a JSON file that every job reads."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -115,7 +115,9 @@ def load_plan(path: Path) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise StorageError(f"{path} is no plan of this version ({where}: {first['msg']}); run the grid command again") from error
+        raise StorageError(
+            f"{path} is no plan of this version ({where}: {first['msg']}); run the grid command again"
+        ) from error
 
 
 def find_plans(out: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""From a grid's axes to typed run configs, fast: Hydra composes once per choice of config files. No torch here."""
+"""From a grid's axes to typed run configs, fast: Hydra composes once per choice of config files."""
 
 import copy
 import itertools
@@ -45,7 +45,9 @@ def expand(grid: GridConfig, typed: dict[str, tuple[Any, ...]] | None = None) ->
     typed = typed or {}
     models = _models(grid, typed)
     axes = {key: typed.get(key, values) for key, values in grid.axes.items()}
-    axes |= {key: values for key, values in typed.items() if key not in axes and key != "model" and len(values) > 1}
+    axes |= {
+        key: values for key, values in typed.items() if key not in axes and key != "model" and len(values) > 1
+    }
     fixed = {key: values[0] for key, values in typed.items() if key not in axes and key != "model"}
     base = ({"experiment": grid.experiment} if grid.experiment else {}) | grid.overrides
     points: list[Values] = []
@@ -65,7 +67,9 @@ class Composer:
     def __init__(self) -> None:
         register(RunConfig)
         self._bases: dict[tuple[str, ...], dict[str, Any]] = {}
-        self._interpolated = any("${" in path.read_text(encoding="utf-8") for path in CONF_DIR.rglob("*.yaml"))
+        self._interpolated = any(
+            "${" in path.read_text(encoding="utf-8") for path in CONF_DIR.rglob("*.yaml")
+        )
 
     def point(self, values: Values) -> Point:
         """Compose and check one point.
@@ -108,7 +112,9 @@ def _set(raw: dict[str, Any], name: str, value: Any) -> None:
         known = ", ".join(sorted(node)) if isinstance(node, dict) else ", ".join(sorted(raw))
         raise ConfigError(f"{name}={value}: unknown key; here exist: {known}")
     if isinstance(node[last], dict):
-        raise ConfigError(f"{name}={value}: is a group of keys, not a value; set {name}.KEY or choose a file of conf/{name}/")
+        raise ConfigError(
+            f"{name}={value}: is a group of keys, not a value; set {name}.KEY or choose a file of conf/{name}/"
+        )
     node[last] = list(value) if isinstance(value, tuple) else value
 
 
@@ -133,4 +139,10 @@ def _fits(value: Any, wanted: Any) -> bool:
         left, right = float(value), float(str(wanted).removeprefix(sign))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"only/skip: {wanted!r} compares numbers, but the value is {value!r}") from error
-    return {">=": left >= right, "<=": left <= right, "!=": left != right, ">": left > right, "<": left < right}[sign]
+    return {
+        ">=": left >= right,
+        "<=": left <= right,
+        "!=": left != right,
+        ">": left > right,
+        "<": left < right,
+    }[sign]

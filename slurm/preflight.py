@@ -1,4 +1,4 @@
-"""What a grid needs on machines without internet, looked for before anything is submitted. No torch here."""
+"""What a grid needs on machines without internet, looked for before anything is submitted."""
 
 import os
 import shutil
@@ -54,7 +54,11 @@ def check(plan: Plan, offline: bool) -> list[Problem]:
                     f"secateur fetch calibration={name}   (where there is internet), or calibration.path=FILE",
                 )
             )
-    measured = [c for c in configs if c.eval.data_dir is None and (c.eval.tasks or (c.eval.ppl.protocols and not c.eval.ppl.text))]
+    measured = [
+        c
+        for c in configs
+        if c.eval.data_dir is None and (c.eval.tasks or (c.eval.ppl.protocols and not c.eval.ppl.text))
+    ]
     if offline and measured:
         problems.append(
             Problem(
@@ -74,7 +78,13 @@ def refuse(problems: list[Problem]) -> None:
     if problems:
         lines = [f"  {problem.what}\n    {problem.fix}" for problem in problems]
         raise PreflightError(
-            "\n".join(["not submitted, because jobs would fail:", *lines, "slurm.offline=false skips the checks for internet"])
+            "\n".join(
+                [
+                    "not submitted, because jobs would fail:",
+                    *lines,
+                    "slurm.offline=false skips the checks for internet",
+                ]
+            )
         )
 
 
@@ -85,7 +95,12 @@ def _folder(plan: Plan, configs: list[RunConfig]) -> list[Problem]:
         with tempfile.TemporaryDirectory(dir=out, prefix=".try"):
             pass
     except OSError as error:
-        return [Problem(f"out={out} cannot be written: {error.strerror}", "out=DIR on a file system that all nodes share")]
+        return [
+            Problem(
+                f"out={out} cannot be written: {error.strerror}",
+                "out=DIR on a file system that all nodes share",
+            )
+        ]
     need = len(configs) * RUN_BYTES + len(plan.of("capture")) * CAPTURE_BYTES
     need += sum(_weights(config) for config in configs if config.save_model)
     free = shutil.disk_usage(out).free
@@ -102,7 +117,11 @@ def _model(config: RunConfig, offline: bool) -> list[Problem]:
         lacks = [what for what in ("config.json",) if not (folder / what).is_file()]
         if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
             lacks.append("weights (*.safetensors)")
-        return [Problem(f"model {name}: {folder} lacks {' and '.join(lacks)}", "give a complete model folder")] if lacks else []
+        return (
+            [Problem(f"model {name}: {folder} lacks {' and '.join(lacks)}", "give a complete model folder")]
+            if lacks
+            else []
+        )
     if path.startswith(BUNDLED) or not offline or _cached("models", path):
         return []
     fix = f"secateur fetch model={name}   (where there is internet), or model.path=DIR"
@@ -115,7 +134,9 @@ def _cached(kind: str, repo: str) -> bool:
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
     snapshots = hub / f"{kind}--{repo.replace('/', '--')}" / "snapshots"
     wanted = WEIGHTS if kind == "models" else ("*",)
-    return snapshots.is_dir() and any(any(snap.glob(pattern)) for snap in snapshots.iterdir() for pattern in wanted)
+    return snapshots.is_dir() and any(
+        any(snap.glob(pattern)) for snap in snapshots.iterdir() for pattern in wanted
+    )
 
 
 def _weights(config: RunConfig) -> int:

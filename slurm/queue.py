@@ -51,9 +51,13 @@ def call(*words: str) -> str:
     try:
         done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=SECONDS)
     except FileNotFoundError as error:
-        raise SlurmError(f"{words[0]} is not on this machine; use launcher=local, or a machine with Slurm") from error
+        raise SlurmError(
+            f"{words[0]} is not on this machine; use launcher=local, or a machine with Slurm"
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise SlurmError(f"{words[0]} did not answer in {SECONDS} s; is the controller up? (`scontrol ping`)") from error
+        raise SlurmError(
+            f"{words[0]} did not answer in {SECONDS} s; is the controller up? (`scontrol ping`)"
+        ) from error
     if done.returncode != 0:
         text = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise SlurmError(f"{words[0]} refuses: {text}")

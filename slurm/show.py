@@ -1,4 +1,4 @@
-"""Plans and states as tables on a terminal. No torch here."""
+"""Plans and states as tables on a terminal."""
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -10,8 +10,8 @@ from slurm.plan import Plan, Task
 
 KINDS = {"capture": "captures", "baseline": "baselines", "run": "runs", "analysis": "analysis"}
 COLOURS = {
-    "done": "green", "running": "cyan", "queued": "blue", "waiting": "white", "interrupted": "yellow", "blocked": "magenta",
-    "failed": "red",
+    "done": "green", "running": "cyan", "queued": "blue", "waiting": "white", "interrupted": "yellow",
+    "blocked": "magenta", "failed": "red",
 }  # fmt: skip
 
 
@@ -40,7 +40,11 @@ def status_table(view: Overview) -> RenderableType:
     """How far a grid is: counts per kind and condition."""
     used = sum(each.gpu_seconds for each in view.tasks)
     rest = estimate(view)
-    caption = [f"{used / 3600:.2f} GPU hours used" if used else f"{duration(sum(e.seconds for e in view.tasks))} of work done"]
+    caption = [
+        f"{used / 3600:.2f} GPU hours used"
+        if used
+        else f"{duration(sum(e.seconds for e in view.tasks))} of work done"
+    ]
     if not view.complete and rest is not None:
         caption.append(f"about {duration(rest)} of work left")
     table = Table()
@@ -80,7 +84,10 @@ def live_view(view: Overview) -> RenderableType:
 def event_line(view: Overview, event: str, task: Task) -> str:
     """One line of a log per start and end of a task."""
     each = next(each for each in view.tasks if each.id == task.id)
-    left = sum(view.count("capture", "baseline", "run").values()) - view.count("capture", "baseline", "run")["done"]
+    left = (
+        sum(view.count("capture", "baseline", "run").values())
+        - view.count("capture", "baseline", "run")["done"]
+    )
     if event == "start":
         return f"started  {task.kind:<8} {task.id}"
     text = f"{each.condition:<8} {task.kind:<8} {task.id}"

@@ -1,4 +1,4 @@
-"""What is known of tasks on disk: states and attempts, and what counts as finished. Truth is the record. No torch here."""
+"""What is known of tasks on disk: states and attempts, and what counts as finished. Truth is the record."""
 
 import os
 from datetime import UTC, datetime
@@ -42,7 +42,9 @@ class Attempt(Frozen):
     @property
     def gpus(self) -> int:
         """GPUs that it held."""
-        return len([part for part in (self.cuda or "").split(",") if part.strip() and not part.startswith("No")])
+        return len(
+            [part for part in (self.cuda or "").split(",") if part.strip() and not part.startswith("No")]
+        )
 
     def seconds(self, now: datetime | None = None) -> float:
         """How long it took, or takes so far (0 when nobody knows)."""

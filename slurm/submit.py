@@ -1,4 +1,4 @@
-"""The plan as job arrays of Slurm: captures, then the runs that need each of them, then the analysis. No torch here."""
+"""The plan as job arrays of Slurm: captures, then the runs that need each of them, then the analysis."""
 
 import shlex
 import sys
@@ -77,7 +77,9 @@ def submit(view: Overview, retry: bool = False) -> Submitted:
     """
     plan, tasks = view.plan, view.plan.by_id()
     wanted = {"waiting", "interrupted"} | ({"failed", "blocked"} if retry else set())
-    todo = {each.id: tasks[each.id] for each in view.tasks if each.condition in wanted and each.kind != "analysis"}
+    todo = {
+        each.id: tasks[each.id] for each in view.tasks if each.condition in wanted and each.kind != "analysis"
+    }
     jobs = {each.id: each.job for each in view.tasks if each.job and each.condition in {"queued", "running"}}
     done = {each.id for each in view.tasks if each.condition == "done"}
     arrays: list[Submission] = []
@@ -147,7 +149,7 @@ def sbatch_arguments(plan: Plan, tasks: list[Task], name: str, dependency: str) 
 
 
 def script_text(plan: Plan, listing: Path) -> str:
-    """The batch script of one array: set-up lines, then the runner in the shell's place, so that it gets the signals."""
+    """The batch script of one array: set-up lines, then the runner in the shell's place, where signals reach it."""
     runner = [sys.executable, "-P", "-m", "slurm.task", str(plan.path), "--array", str(listing)]
     lines = [
         "#!/bin/bash",
@@ -165,4 +167,6 @@ def _fill(path: Path, text: str) -> None:
 
 
 def _note(plan: Plan, arrays: list[Submission]) -> None:
-    write_json(plan.folder / "submissions.json", {"arrays": [array.model_dump(mode="json") for array in arrays]})
+    write_json(
+        plan.folder / "submissions.json", {"arrays": [array.model_dump(mode="json") for array in arrays]}
+    )

@@ -1,4 +1,4 @@
-"""`python -m slurm.task PLAN --task ID | --array FILE`: do one task of a plan, once, whoever asks. No torch here.
+"""`python -m slurm.task PLAN --task ID | --array FILE`: do one task of a plan, once, whoever asks.
 
 Exit codes: 0 done (by whomever), 1 failed, 3 blocked by a need that is not done, 75 stopped and to be continued.
 """
@@ -21,8 +21,21 @@ from slurm.gather import gather
 from slurm.leash import die_with_parent
 from slurm.plan import Plan, Task, load_plan
 from slurm.state import (
-    Attempt, State, TaskState, beat, claim_folder, failed_line, failure, finished, last_sign, log_path, now, read_state, record_digest,
-    run_folder, state_path, write_state,
+    Attempt,
+    State,
+    TaskState,
+    beat,
+    claim_folder,
+    failed_line,
+    failure,
+    finished,
+    last_sign,
+    log_path,
+    now,
+    read_state,
+    run_folder,
+    state_path,
+    write_state,
 )  # fmt: skip
 from slurm.worker import Signals, how_it_ended, last_words, work
 
@@ -101,7 +114,11 @@ class Doing:
         return BLOCKED
 
     def _work(self, claim: Claim) -> int:
-        if self.plan.foreign != "reuse" and self.task.kind != "analysis" and code_fingerprint() != self.plan.code:
+        if (
+            self.plan.foreign != "reuse"
+            and self.task.kind != "analysis"
+            and code_fingerprint() != self.plan.code
+        ):
             self._write("interrupted", error=CODE_CHANGED)
             return CONTINUE
         inputs = gather(self.plan) if self.task.kind == "analysis" else ""
@@ -134,7 +151,9 @@ class Doing:
             return FAIL
         words = last_words(log_path(self.plan, self.task.id))
         if code == 0:
-            words = f"the worker ended well but wrote no {RECORD} under this name; run `secateur grid` again to plan anew"
+            words = (
+                f"no {RECORD} under this name; code or data changed since the plan: run `secateur grid` again"
+            )
         kind = "Killed" if code < 0 else "WorkerError"
         return self._failed(kind, how_it_ended(code) + (f": {words}" if words else ""), code)
 
@@ -152,9 +171,16 @@ class Doing:
     def _stopped(self, code: int | None = None) -> int:
         """Asked to stop: back into the queue where the scheduler is to do that, else interrupted."""
         job = queue.my_job()
-        if self.signals.requeue and job is not None and self.plan.launcher == "slurm" and self.plan.slurm.requeue:
+        if (
+            self.signals.requeue
+            and job is not None
+            and self.plan.launcher == "slurm"
+            and self.plan.slurm.requeue
+        ):
             if queue.restarts() >= self.plan.slurm.max_requeues:
-                return self._failed("TimeLimit", f"the time limit was reached {queue.restarts() + 1} times", code)
+                return self._failed(
+                    "TimeLimit", f"the time limit was reached {queue.restarts() + 1} times", code
+                )
             if self.claimed:
                 self._write("requeued", code=code)
             subprocess.run(["scontrol", "requeue", job], check=False, timeout=60)  # noqa: S607
@@ -170,7 +196,9 @@ class Doing:
             self._store(earlier.model_copy(update={"state": "done", "error": None}))
         return DONE
 
-    def _write(self, outcome: State, code: int | None = None, error: str | None = None, **facts: object) -> None:
+    def _write(
+        self, outcome: State, code: int | None = None, error: str | None = None, **facts: object
+    ) -> None:
         ended = None if outcome == "running" else now()
         attempt = self.attempt.model_copy(update={"ended": ended, "code": code, "outcome": outcome})
         state = TaskState(
@@ -186,7 +214,9 @@ class Doing:
         if state is None:
             return None
         lost = {"seen": last_sign(self.plan, self.task.id), "outcome": "interrupted"}
-        attempts = [a.model_copy(update=lost) if a.ended is None and a.seen is None else a for a in state.attempts]
+        attempts = [
+            a.model_copy(update=lost) if a.ended is None and a.seen is None else a for a in state.attempts
+        ]
         return state.model_copy(update={"attempts": tuple(attempts)})
 
     def _store(self, state: TaskState) -> None:

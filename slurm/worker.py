@@ -1,4 +1,4 @@
-"""One attempt at a task: the process that works, its log, its signals, and how it ended. No torch here."""
+"""One attempt at a task: the process that works, its log, its signals, and how it ended."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -118,10 +119,8 @@ def how_it_ended(code: int) -> str:
 def _stop(process: subprocess.Popen[bytes]) -> int:
     """Ask the worker's process group to stop, then make it."""
     for sign, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
-        except ProcessLookupError:
-            pass
         try:
             return process.wait(patience)
         except subprocess.TimeoutExpired:

@@ -17,7 +17,10 @@ EXAMPLE = """example:
 def main(argv: list[str] | None = None) -> int:
     """Start or stop a trial cluster; `up` prints the variables to export."""
     parser = argparse.ArgumentParser(
-        prog="python -m slurm.dev", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m slurm.dev",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=["up", "down"])
     parser.add_argument("base", type=Path, help="short path of a new folder, e.g. /tmp/slurm")

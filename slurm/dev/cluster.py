@@ -1,4 +1,4 @@
-"""Bring a one-machine Slurm up and take it down again: no systemd, nothing outside its folder. No torch here."""
+"""Bring a one-machine Slurm up and take it down again: no systemd, nothing outside its folder."""
 
 import fcntl
 import getpass
@@ -78,7 +78,9 @@ def up(base: Path, shape: Shape | None = None) -> dict[str, str]:
         _await_nodes(base, shape, env)
     except (SecateurError, OSError, subprocess.SubprocessError) as error:
         down(base)
-        raise error if isinstance(error, SecateurError) else ClusterError(f"the cluster did not start: {error}") from error
+        raise (
+            error if isinstance(error, SecateurError) else ClusterError(f"the cluster did not start: {error}")
+        ) from error
     finally:
         os.close(lock)
     return environment
@@ -92,7 +94,13 @@ def down(base: Path) -> None:
     mine = f"SLURM_CONF={base / 'etc' / 'slurm.conf'}".encode()
     env = {**os.environ, "SLURM_CONF": str(base / "etc" / "slurm.conf")}
     with suppress(OSError, subprocess.SubprocessError):
-        subprocess.run([_need("scancel"), "--user", getpass.getuser()], env=env, check=False, timeout=5, capture_output=True)
+        subprocess.run(
+            [_need("scancel"), "--user", getpass.getuser()],
+            env=env,
+            check=False,
+            timeout=5,
+            capture_output=True,
+        )
         time.sleep(0.2)
     daemons = [int(path.read_text()) for path in (base / "run").glob("*.pid")]
     for sign, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
@@ -108,9 +116,13 @@ def _check(base: Path) -> None:
     if missing:
         raise ClusterError(f"{', '.join(missing)} not found; install Slurm: {INSTALL}")
     if len(str(base)) > LONGEST:
-        raise ClusterError(f"{base}: the path has more than {LONGEST} characters; choose a shorter one, e.g. /tmp/slurm")
+        raise ClusterError(
+            f"{base}: the path has more than {LONGEST} characters; choose a shorter one, e.g. /tmp/slurm"
+        )
     if base.exists() and any(base.iterdir()):
-        raise ClusterError(f"{base} is not empty; choose a new folder, or `python -m slurm.dev down {base}` first")
+        raise ClusterError(
+            f"{base} is not empty; choose a new folder, or `python -m slurm.dev down {base}` first"
+        )
 
 
 def _munge(base: Path) -> None:
@@ -120,7 +132,8 @@ def _munge(base: Path) -> None:
     (base / "key").chmod(0o700)
     words = [
         _need("munged"), "--foreground", f"--key-file={key}", f"--socket={base}/run/munge.sock",
-        f"--pid-file={base}/run/munged.self", f"--log-file={base}/log/munged.log", f"--seed-file={base}/key/seed", "--force",
+        f"--pid-file={base}/run/munged.self", f"--log-file={base}/log/munged.log",
+        f"--seed-file={base}/key/seed", "--force",
     ]  # fmt: skip
     _daemon(base, "munged", words, dict(os.environ))
     deadline = time.monotonic() + 10
@@ -142,8 +155,8 @@ def _await_nodes(base: Path, shape: Shape, env: dict[str, str]) -> None:
     deadline = time.monotonic() + WAIT
     said = ""
     while time.monotonic() < deadline:
-        answer = subprocess.run([_need("sinfo"), "-h", "-N", "-p", "gpu", "-o", "%t"], env=env, capture_output=True, text=True,
-                                check=False, timeout=20)  # fmt: skip
+        words = [_need("sinfo"), "-h", "-N", "-p", "gpu", "-o", "%t"]
+        answer = subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=20)
         states = answer.stdout.split()
         said = " ".join(states) or answer.stderr.strip()
         if states == ["idle"] * shape.nodes:
@@ -167,8 +180,12 @@ def _ours(daemons: list[int], mine: bytes) -> list[psutil.Process]:
             continue
         with suppress(psutil.Error, OSError):
             text = Path(f"/proc/{process.pid}/environ").read_bytes()
-            job = mine in text.split(b"\0") and (b"SLURM_JOB_ID=" in text or process.name() in {"slurmctld", "slurmd", "slurmstepd"})
-            if process.status() != psutil.STATUS_ZOMBIE and (job or process.pid in daemons and process.name() in PROGRAMS):
+            job = mine in text.split(b"\0") and (
+                b"SLURM_JOB_ID=" in text or process.name() in {"slurmctld", "slurmd", "slurmstepd"}
+            )
+            if process.status() != psutil.STATUS_ZOMBIE and (
+                job or (process.pid in daemons and process.name() in PROGRAMS)
+            ):
                 found.append(process)
     return found
 
@@ -200,7 +217,9 @@ def _name_is_loopback() -> bool:
 
 
 def _version() -> tuple[int, int]:
-    text = subprocess.run([_need("slurmctld"), "-V"], capture_output=True, text=True, check=True, timeout=20).stdout
+    text = subprocess.run(
+        [_need("slurmctld"), "-V"], capture_output=True, text=True, check=True, timeout=20
+    ).stdout
     match = re.search(r"(\d+)\.(\d+)", text)
     return (int(match.group(1)), int(match.group(2))) if match else (22, 5)
 

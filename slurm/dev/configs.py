@@ -1,4 +1,4 @@
-"""Texts of the configuration files of the one-machine Slurm (tried with 22.05 on Debian 12). No torch here."""
+"""Texts of the configuration files of the one-machine Slurm (tried with 22.05 on Debian 12)."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Stands for `secateur run|capture|analyze`: the same files, no model; can be told to fail, sleep or die.
 
-`STAND_IN` names a JSON file: {"seconds": S, "fail": [text], "die": [text], "slow": {text: seconds}}; texts are searched in
-the task's words. Stages are kept over kills, and each stage really done is a line of `OUT/ledger.jsonl`.
+`STAND_IN` names a JSON file: {"seconds": S, "fail": [text], "die": [text], "slow": {text: seconds}}; texts are searched
+in the task's words. Stages are kept over kills, and each stage really done is a line of `OUT/ledger.jsonl`.
 """
 
 import json
@@ -28,7 +28,11 @@ def orders() -> dict:
 
 
 def ledger(out: Path, **line: object) -> None:
-    line |= {"cuda": os.environ.get("CUDA_VISIBLE_DEVICES"), "job": os.environ.get("SLURM_JOB_ID"), "time": time.time()}
+    line |= {
+        "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "time": time.time(),
+    }
     with (out / "ledger.jsonl").open("a") as stream:
         stream.write(json.dumps(line) + "\n")
 
@@ -69,7 +73,10 @@ def run(config: RunConfig, out: Path, words: str) -> int:
     done = read_json(stages) if stages.is_file() else {}
     used = "reused"
     for stage in ("capture", "plan", "evaluate"):
-        write_json(folder / "stage.json", {"stage": stage, "started": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())})
+        write_json(
+            folder / "stage.json",
+            {"stage": stage, "started": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())},
+        )
         if stage in done or (stage == "capture" and is_dense(config)):
             continue
         if stage == "capture":
@@ -77,7 +84,9 @@ def run(config: RunConfig, out: Path, words: str) -> int:
         else:
             if stage == "evaluate" and any(text in words for text in told.get("fail", [])):
                 error = Failure(stage=stage, type="ValueError", message="told to fail")
-                record = RunRecord(run_id=name, kind="pruned", status="failed", error=error, config={}, card={})
+                record = RunRecord(
+                    run_id=name, kind="pruned", status="failed", error=error, config={}, card={}
+                )
                 write_record(folder, record)
                 return 1
             spend(told, words)
@@ -86,8 +95,12 @@ def run(config: RunConfig, out: Path, words: str) -> int:
         write_json(stages, done)
     value = int(digest(name, 8), 16) / 16**8
     record = RunRecord(
-        run_id=name, kind="dense" if is_dense(config) else "pruned", status="done", config=config.model_dump(mode="json"),
-        card={}, metrics={"acc_mean": Metric(value=value, unit="accuracy")},
+        run_id=name,
+        kind="dense" if is_dense(config) else "pruned",
+        status="done",
+        config=config.model_dump(mode="json"),
+        card={},
+        metrics={"acc_mean": Metric(value=value, unit="accuracy")},
         counters={"capture": done.get("capture", "reused"), "backward_tokens": 0},
     )
     write_record(folder, record)
@@ -98,7 +111,9 @@ def analyze(words: list[str]) -> int:
     given = dict(word.split("=", 1) for word in words)
     runs, out = Path(given["runs"]), Path(given["out"])
     rows = [read_json(path) for path in sorted(runs.glob("*/*.json"))]
-    table = [[row["run_id"], row["status"], (row["metrics"].get("acc_mean") or {}).get("value")] for row in rows]
+    table = [
+        [row["run_id"], row["status"], (row["metrics"].get("acc_mean") or {}).get("value")] for row in rows
+    ]
     write_json(out / "table.json", table)
     ledger(runs.parent.parent.parent, what="analyze", id=runs.parent.name)
     return 0
@@ -130,7 +145,7 @@ def main() -> int:
     out = Path(config.out)
     if command == "capture":
         if any(text in " ".join(sys.argv) for text in orders().get("fail", [])):
-            print("secateur capture: told to fail", file=sys.stderr)
+            sys.stderr.write("secateur capture: told to fail\n")
             return 1
         capture(config, out, " ".join(sys.argv))
         return 0

@@ -94,7 +94,10 @@ def test_disturbed_in_four_ways_it_ends_like_the_undisturbed_one(slurm) -> None:
     assert victims
     for process in victims:
         process.send_signal(signal.SIGKILL)
-    until(lambda: (s := read_state(slurm.plan(), third.id)) is not None and s.attempts[0].outcome == "requeued", 90)
+    until(
+        lambda: (s := read_state(slurm.plan(), third.id)) is not None and s.attempts[0].outcome == "requeued",
+        90,
+    )
     slurm.order(fail=fail)
     until(idle, 120)
 
@@ -119,7 +122,11 @@ def pick(bench, method: str, model: str, length: int) -> Task:
     """One run of the grid."""
     for task in build(load_grid(str(bench.grid_file)), bench.out).of("run"):
         config = task.config or {}
-        if (config["method"]["name"], config["model"]["name"], config["taylor"]["seq_len"]) == (method, model, length):
+        if (config["method"]["name"], config["model"]["name"], config["taylor"]["seq_len"]) == (
+            method,
+            model,
+            length,
+        ):
             return task
     raise AssertionError(f"no {method} run of {model} at {length}")
 
@@ -176,7 +183,10 @@ def test_a_killed_runner_is_an_interrupted_task(slurm) -> None:
     slurm.write_grid(axes={"method": ["random"]}, baselines=False)
     slurm.order(seconds=60)
     assert slurm.grid(*WORDS) == 0
-    until(lambda: len([each for each in view(slurm).of("running") if each.stage in ("capture", "plan")]) == 2, 30)
+    until(
+        lambda: len([each for each in view(slurm).of("running") if each.stage in ("capture", "plan")]) == 2,
+        30,
+    )
     state = read_state(slurm.plan(), view(slurm).of("running")[0].id)
     assert state is not None
     os.kill(state.attempts[-1].pid, signal.SIGKILL)

@@ -33,8 +33,18 @@ def conditions(bench, *kinds: str) -> dict[str, int]:
 
 
 def start(bench, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "secateur.py", "grid", f"grid={bench.grid_file}", f"out={bench.out}", "foreign=reuse", *words]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        sys.executable,
+        "secateur.py",
+        "grid",
+        f"grid={bench.grid_file}",
+        f"out={bench.out}",
+        "foreign=reuse",
+        *words,
+    ]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def leftovers(bench) -> list[psutil.Process]:
@@ -42,7 +52,11 @@ def leftovers(bench) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = " ".join(process.info["cmdline"] or [])
-        if str(bench.folder) in words and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+        if (
+            str(bench.folder) in words
+            and process.info["status"] != psutil.STATUS_ZOMBIE
+            and process.pid != os.getpid()
+        ):
             found.append(process)
     return found
 

@@ -23,7 +23,9 @@ def test_the_study_is_135_runs_on_15_captures_and_3_baselines() -> None:
         "sys.exit(code)"
     )
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
     seconds = time.perf_counter() - began
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)["counts"]
@@ -50,7 +52,9 @@ def test_needs_come_first_and_every_run_needs_the_capture_of_its_model_and_lengt
         if task.kind == "run":
             config = task.config
             assert config is not None
-            assert task.needs[0].startswith(f"capture-{config['model']['name']}-{config['taylor']['seq_len']}-")
+            assert task.needs[0].startswith(
+                f"capture-{config['model']['name']}-{config['taylor']['seq_len']}-"
+            )
     assert len(plan.tasks[-1].needs) == 138
     capture = plan.of("capture")[0]
     assert {"taylor.num_samples=512", "capture.snapshots=[128,256]"} <= set(capture.argv)
@@ -86,7 +90,9 @@ def test_other_content_is_another_run_and_another_capture(bench) -> None:
     first = build(load_grid(str(bench.grid_file)), bench.out)
     (bench.folder / "text.txt").write_text("another text\n")
     second = build(load_grid(str(bench.grid_file)), bench.out)
-    changed = {task.id for task in first.of("capture", "run")} & {task.id for task in second.of("capture", "run")}
+    changed = {task.id for task in first.of("capture", "run")} & {
+        task.id for task in second.of("capture", "run")
+    }
     assert not changed
     assert [t.id for t in first.of("baseline")] == [t.id for t in second.of("baseline")]
 
@@ -101,7 +107,10 @@ def test_baselines_belong_to_the_evaluation(bench) -> None:
     assert len(plan.of("run")) == 8
     assert len(plan.of("baseline")) == 4
     assert len(plan.of("capture")) == 2
-    assert all("budget.ratio=0.0" in task.argv and "guard.round_to=2" not in task.argv for task in plan.of("baseline"))
+    assert all(
+        "budget.ratio=0.0" in task.argv and "guard.round_to=2" not in task.argv
+        for task in plan.of("baseline")
+    )
 
 
 def test_points_with_the_same_identity_are_one_run(bench) -> None:
@@ -138,7 +147,10 @@ def test_preflight_names_what_is_missing_and_the_line_to_run(bench, monkeypatch)
 def test_preflight_sees_incomplete_models_and_unwritable_folders(bench) -> None:
     plan = build(load_grid(str(bench.grid_file)), bench.folder / "text.txt" / "runs")
     (bench.folder / "m1" / "model.safetensors").unlink()
-    assert [problem.what.split(":")[0].split(" ")[-1] for problem in check(plan, offline=True)] == ["written", "m1"]
+    assert [problem.what.split(":")[0].split(" ")[-1] for problem in check(plan, offline=True)] == [
+        "written",
+        "m1",
+    ]
 
 
 def test_preflight_refuses_a_full_disk(bench, monkeypatch) -> None:

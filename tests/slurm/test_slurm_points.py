@@ -16,7 +16,8 @@ from slurm.points import Composer, expand, words
 @pytest.mark.parametrize(
     "value",
     [
-        0, -3, 0.2, 1e-05, True, False, None, "tiny_llama", "bundled:tiny_llama", "/a/b-c.txt", "with space", "a=b,c", "it's",
+        0, -3, 0.2, 1e-05, True, False, None, "tiny_llama", "bundled:tiny_llama", "/a/b-c.txt", "with space", "a=b,c",
+        "it's",
         "12", "1e3", "null", "True", "", "tail\\", "a\\'b", "[x]", "{y}", [1, 2], ["a b", None], "world@128", "a:",
     ],
 )  # fmt: skip
@@ -34,7 +35,12 @@ def test_values_that_a_command_line_cannot_carry_are_refused(value: str) -> None
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("--dryrun", "unknown option --dryrun"), ("~model", "KEY=VALUE"), ("+a.b=1", "set keys that exist"), ("a=[1", "a=")],
+    [
+        ("--dryrun", "unknown option --dryrun"),
+        ("~model", "KEY=VALUE"),
+        ("+a.b=1", "set keys that exist"),
+        ("a=[1", "a="),
+    ],
 )
 def test_malformed_words_are_refused_by_name(word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("+", r"\+")):
@@ -52,9 +58,26 @@ def test_choices_and_ranges_are_several_values() -> None:
 POINTS = [
     {"model": "tiny_llama", "method": "blockwise", "taylor.seq_len": 16, "eval.limit": 10, "out": "x y"},
     {"model": "tiny_qwen2", "method": "dense", "eval": "ppl", "budget.of": "decoder"},
-    {"model": "llama3_8b", "calibration": "wikitext2", "experiment": "study", "model.dtype": "bfloat16", "seed": 3},
-    {"model": "local", "model.path": "/a/b", "calibration": "text_file", "calibration.path": "c.txt", "guard.round_to": 64},
-    {"model": "mistral_7b", "capture.snapshots": [16, 32], "method.layer_weights": [0.5, 1], "method.allocation": "per_layer"},
+    {
+        "model": "llama3_8b",
+        "calibration": "wikitext2",
+        "experiment": "study",
+        "model.dtype": "bfloat16",
+        "seed": 3,
+    },
+    {
+        "model": "local",
+        "model.path": "/a/b",
+        "calibration": "text_file",
+        "calibration.path": "c.txt",
+        "guard.round_to": 64,
+    },
+    {
+        "model": "mistral_7b",
+        "capture.snapshots": [16, 32],
+        "method.layer_weights": [0.5, 1],
+        "method.allocation": "per_layer",
+    },
 ]
 
 
@@ -78,7 +101,10 @@ def test_every_point_of_the_shipped_grids_equals_the_full_composition() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model": "tiny_llama", "taylor.sequence": 3}, "taylor.sequence=3: unknown key; here exist: batch_size"),
+        (
+            {"model": "tiny_llama", "taylor.sequence": 3},
+            "taylor.sequence=3: unknown key; here exist: batch_size",
+        ),
         ({"model": "tiny_llama", "tailor.seq_len": 3}, "tailor.seq_len=3: unknown key"),
         ({"model": "tiny_llama", "budget.ratio": 1.5}, "budget.ratio=1.5"),
         ({"model": "tiny_lama"}, "tiny_lama"),
@@ -123,7 +149,10 @@ def test_conditions(conditions: dict, count: int) -> None:
 
 def test_the_command_line_replaces_axes_and_models_and_fixes_the_rest() -> None:
     grid = validate(GridConfig, GRID)
-    points = expand(grid, {"model": ("a", "z"), "taylor.seq_len": (8,), "budget.ratio": (0.1, 0.3), "calibration": ("world",)})
+    points = expand(
+        grid,
+        {"model": ("a", "z"), "taylor.seq_len": (8,), "budget.ratio": (0.1, 0.3), "calibration": ("world",)},
+    )
     assert len(points) == 8
     assert {p["model"] for p in points} == {"a", "z"}
     assert {p["calibration"] for p in points} == {"world"}
