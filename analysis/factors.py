@@ -1,5 +1,8 @@
 """Which knobs differ between the runs: factors, matched cells and settings."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -43,25 +46,24 @@ def cell_key(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
     return codes
 
 
-def setting_text(run: pd.Series, names: list[str]) -> str:
-    """A run's setting in words: `blockwise 64x128`, then what else differs as key=value."""
-    parts = [str(run["method"])]
-    if pd.notna(run["seq_len"]) and pd.notna(run["num_samples"]):
-        parts.append(f"{run['seq_len']:g}x{run['num_samples']:g}")
+def setting_texts(frame: pd.DataFrame, names: list[str]) -> pd.Series:
+    """Every run's setting in words: `blockwise 64x128`, then what else differs as key=value."""
+    parts = [_words(frame["method"], str)]
+    lengths, samples = (_words(frame[name], "{:g}".format) for name in ("seq_len", "num_samples"))
+    parts.append([f"{one}x{two}" if one and two else "" for one, two in zip(lengths, samples, strict=True)])
     for name in names:
         if name not in ("method", "seq_len", "num_samples"):
-            value = run[name]
-            parts.append(f"{name.removeprefix('config.')}={value:g}" if isinstance(value, float) else
-                         f"{name.removeprefix('config.')}={value}")  # fmt: skip
-    return " ".join(parts)
+            short = name.removeprefix("config.")
+            parts.append(_words(frame[name], lambda v, key=short: f"{key}={v:g}" if isinstance(v, float) else f"{key}={v}"))
+    texts = [" ".join(word for word in words if word) for words in zip(*parts, strict=True)]
+    return pd.Series(texts, index=frame.index, dtype="str")
 
 
-def setting_texts(frame: pd.DataFrame, names: list[str]) -> pd.Series:
-    """`setting_text` of every row, computed once per distinct setting."""
-    key = pd.Series(cell_key(frame, list(dict.fromkeys(["method", "seq_len", "num_samples", *names]))), frame.index)
-    first = frame.loc[key.drop_duplicates().index]
-    words = {key[index]: setting_text(row, names) for index, row in first.iterrows()}
-    return key.map(words)
+def _words(values: pd.Series, word: Callable[[Any], str]) -> list[str]:
+    """Each value as a word, each level put into words once; missing values are empty words."""
+    codes, levels = pd.factorize(values)
+    table = [*(word(level) for level in levels), ""]  # code -1, missing, is the last
+    return [table[code] for code in codes]
 
 
 def _codes(values: pd.Series) -> np.ndarray:

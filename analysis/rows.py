@@ -11,73 +11,103 @@ from pydantic import BaseModel
 from analysis.protocol import flatten, protocol_id, protocol_of
 from analysis.runset import FAILED, GRADIENTS, VALID
 from eval.config import METRIC, TASKS, RunConfig
-from eval.record import Metric, RunRecord
+from eval.record import SCHEMA
+from pruning.errors import DataError
 
 STATISTICS = (*GRADIENTS, "grad_std_ratio", "grad_max_ratio")
 NOT_FACTORS = ("model.", "eval.")
 SPEED_SUFFIXES = ("tokens/s", "tokens_per_s", "tok/s")
 """A metric whose name ends so is a speed; the first found fills column `speed`."""
 
+KINDS, STATUSES = ("dense", "pruned"), ("done", "failed")
+FIELDS: tuple[tuple[str, type], ...] = (
+    ("run_id", str), ("config", dict), ("card", dict), ("metrics", dict), ("layers", list), ("statistics", dict),
+    ("timings", dict), ("memory", dict), ("provenance", dict),
+)  # fmt: skip
+LAYER_FIELDS = (
+    "layer", "kept_kv_groups", "kv_groups", "kept_channels", "channels", "grad_mean", "grad_norm", "grad_std", "grad_max",
+)  # fmt: skip
+
 _protocols: dict[str, tuple[str, dict[str, Any]]] = {}
 
 
-def row_of(record: RunRecord, source: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """Flatten one record; returns the row, its protocol id and its protocol."""
-    name, protocol = _protocol(record)
-    config = record.config
+def check(raw: Any) -> dict[str, Any]:
+    """Refuse what is not a run record; fields that this version does not know are let through.
+
+    Raises:
+        DataError: Naming the first field that is missing or of the wrong kind.
+    """
+    if not isinstance(raw, dict):
+        raise DataError("is not a JSON object")
+    for name, allowed in (("kind", KINDS), ("status", STATUSES), ("schema_version", (SCHEMA,))):
+        if raw.get(name, SCHEMA) not in allowed:
+            raise DataError(f"{name}: {raw.get(name)!r} is not one of {', '.join(map(str, allowed))}")
+    for name, kind in FIELDS:
+        if not isinstance(raw.get(name, kind()), kind):
+            raise DataError(f"{name}: is not of type {kind.__name__}")
+    for name in ("run_id", "config", "card", "kind", "status"):
+        if name not in raw:
+            raise DataError(f"{name}: Field required")
+    for name, metric in raw.get("metrics", {}).items():
+        value = metric.get("value", "") if isinstance(metric, dict) else ""
+        if value is not None and not isinstance(value, float | int):
+            raise DataError(f"metrics.{name}.value: is not a number")
+    return raw
+
+
+def row_of(raw: dict[str, Any], source: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Flatten one record (as `check` accepts it); returns the row, its protocol id and its protocol."""
+    name, protocol = _protocol(raw)
+    config = raw["config"]
+    timings, memory = raw.get("timings") or {}, raw.get("memory") or {}
     row: dict[str, Any] = {
-        "run_id": record.run_id,
-        "identity": record.run_id,
+        "run_id": raw["run_id"],
+        "identity": raw["run_id"],
         "source": source,
-        "kind": record.kind,
-        "state": VALID if record.status == "done" else FAILED,
-        "reason": None if record.error is None else _failure(record),
+        "kind": raw["kind"],
+        "state": VALID if raw["status"] == "done" else FAILED,
+        "reason": _failure(raw["error"]) if raw.get("error") else None,
         "model": model_name(config),
-        "method": "dense" if record.kind == "dense" else _get(config, "method", "name"),
+        "method": "dense" if raw["kind"] == "dense" else _get(config, "method", "name"),
         "calibration": _get(config, "calibration", "name"),
         "protocol": name,
-        "started": record.provenance.get("started"),
+        "started": (raw.get("provenance") or {}).get("started"),
         "seq_len": _number(_get(config, "taylor", "seq_len")),
         "num_samples": _number(_get(config, "taylor", "num_samples")),
         "batch_size": _number(_get(config, "taylor", "batch_size")),
         "ratio": _number(_get(config, "budget", "ratio")),
         "seed": _number(config.get("seed")),
-        "elapsed_s": _number(record.timings.get("total", sum(record.timings.values()) or None)),
-        "memory_bytes": _number(record.memory.get("device") or record.memory.get("host")),
+        "elapsed_s": _number(timings.get("total", sum(timings.values()) or None)),
+        "memory_bytes": _number(memory.get("device") or memory.get("host")),
     }
     row |= _config_columns(config)
-    row |= _metric_columns(record.metrics)
-    if record.parameters is not None:
-        row["params_before"] = float(record.parameters.before)
-        row["params_after"] = float(record.parameters.after)
-        row["pruning_ratio"] = record.parameters.ratio
+    row |= _metric_columns(raw.get("metrics") or {})
+    parameters = raw.get("parameters")
+    if parameters is not None:
+        row["params_before"] = _number(parameters["before"])
+        row["params_after"] = _number(parameters["after"])
+        row["pruning_ratio"] = _number(parameters["ratio"])
+    statistics = raw.get("statistics") or {}
     for key in STATISTICS:
-        row[key] = _number(record.statistics.get(key))
-    extreme = record.statistics.get("extreme_layers")
+        row[key] = _number(statistics.get(key))
+    extreme = statistics.get("extreme_layers")
     row["extreme_layers"] = float(len(extreme)) if isinstance(extreme, list) else _number(extreme)
-    mean = record.metrics.get("acc_mean")
-    if row["state"] == VALID and (mean is None or mean.value is None):
-        row["reason"] = f"acc_mean: {mean.note if mean is not None and mean.note else '-'}"
+    mean = (raw.get("metrics") or {}).get("acc_mean")
+    if row["state"] == VALID and (mean is None or mean.get("value") is None):
+        row["reason"] = f"acc_mean: {(mean or {}).get('note') or '-'}"
     return row, name, protocol
 
 
-def layer_values(record: RunRecord) -> np.ndarray | None:
+def layer_values(raw: dict[str, Any]) -> np.ndarray | None:
     """Per layer: index, kept shares of attention and MLP (0..1), gradient mean, norm, std and max; [L, 7]."""
-    if not record.layers:
+    layers = raw.get("layers")
+    if not layers:
         return None
-    nan = math.nan
-    return np.array([
-        (
-            layer.layer,
-            layer.kept_kv_groups / layer.kv_groups if layer.kv_groups else nan,
-            layer.kept_channels / layer.channels if layer.channels else nan,
-            nan if layer.grad_mean is None else layer.grad_mean,
-            nan if layer.grad_norm is None else layer.grad_norm,
-            nan if layer.grad_std is None else layer.grad_std,
-            nan if layer.grad_max is None else layer.grad_max,
-        )
-        for layer in record.layers
-    ], dtype=np.float64)  # fmt: skip
+    table = np.array([[layer.get(name) for name in LAYER_FIELDS] for layer in layers], dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = table[:, [1, 3]] / table[:, [2, 4]]
+    shares[~np.isfinite(shares)] = np.nan
+    return np.column_stack([table[:, 0], shares, table[:, 5:]])
 
 
 def model_name(config: dict[str, Any]) -> str:
@@ -105,9 +135,9 @@ def local_keys() -> frozenset[str]:
     return frozenset(found)
 
 
-def _protocol(record: RunRecord) -> tuple[str, dict[str, Any]]:
+def _protocol(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Protocol and id; grids repeat few protocols, so the digest is taken once for each."""
-    protocol = protocol_of(record.card, record.config)
+    protocol = protocol_of(raw["card"], raw["config"])
     key = repr(protocol)
     if key not in _protocols:
         _protocols[key] = (protocol_id(protocol), protocol)
@@ -123,27 +153,26 @@ def _config_columns(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _metric_columns(metrics: dict[str, Metric]) -> dict[str, Any]:
+def _metric_columns(metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, metric in metrics.items():
-        row[f"metric.{name}"] = metric.value
+        row[f"metric.{name}"] = metric.get("value")
         if name.endswith(SPEED_SUFFIXES):
-            row.setdefault("speed", metric.value)
+            row.setdefault("speed", metric.get("value"))
     for task in TASKS:
         metric = metrics.get(f"{task}/{METRIC[task]}")
         if metric is not None:
-            row[f"acc_{task}"], row[f"se_{task}"], row[f"n_{task}"] = metric.value, metric.stderr, metric.n
+            row[f"acc_{task}"], row[f"se_{task}"] = metric.get("value"), metric.get("stderr")
+            row[f"n_{task}"] = metric.get("n")
     mean = metrics.get("acc_mean")
     if mean is not None:
-        row["acc_mean"], row["acc_mean_se"] = mean.value, mean.stderr
+        row["acc_mean"], row["acc_mean_se"] = mean.get("value"), mean.get("stderr")
     return row
 
 
-def _failure(record: RunRecord) -> str:
-    error = record.error
-    assert error is not None
-    message = error.message.strip().splitlines()
-    return f"{error.stage}: {error.type}: {message[0][:200] if message else ''}"
+def _failure(error: dict[str, Any]) -> str:
+    message = str(error.get("message", "")).strip().splitlines()
+    return f"{error.get('stage')}: {error.get('type')}: {message[0][:200] if message else ''}"
 
 
 def _get(config: dict[str, Any], *keys: str) -> Any:

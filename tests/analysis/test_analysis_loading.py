@@ -1,12 +1,13 @@
 """Loading: states, duplicates, protocols, foreign tables, broken inputs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MakeRecord, base_card, base_config
 
-from analysis.factors import find_factors, setting_text
+from analysis.factors import find_factors, setting_texts
 from analysis.foreign import load_csv, read_mapping
 from analysis.load import from_records, load_runs
 from analysis.protocol import choose_perplexity, describe, separate
@@ -22,7 +23,7 @@ def test_every_run_is_counted_with_its_reason(run_folder: Path, records: list[An
     problems = runs.problems().set_index("run_id")
     assert problems.loc["broken", ["state", "reason"]].tolist() == ["failed", "evaluate: OutOfMemoryError: CUDA out of memory"]
     assert problems.loc["torn", "state"] == "invalid"
-    assert problems.loc["torn", "reason"].startswith("damaged record: Invalid JSON")
+    assert problems.loc["torn", "reason"].startswith("damaged record: Expecting value")
     assert runs.models() == ["alpha", "beta"]
     assert len(runs.pruned("alpha")) == 19
     dense = runs.dense("alpha")
@@ -91,7 +92,7 @@ def test_factors_are_what_differs_within_a_method(make_record: MakeRecord) -> No
     runs = from_records(rows)
     # method.prior follows the method's name and is no factor of its own
     assert find_factors(runs.frame) == ["method", "config.guard.max_layer_ratio"]
-    assert setting_text(runs.frame.iloc[0], find_factors(runs.frame)) == "taylor 64x128 guard.max_layer_ratio=0.5"
+    assert setting_texts(runs.frame, find_factors(runs.frame))[0] == "taylor 64x128 guard.max_layer_ratio=0.5"
 
 
 def table(path: Path, text: str) -> Path:
@@ -155,3 +156,27 @@ def test_records_below_several_levels_are_found(tmp_path: Path, make_record: Mak
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "record.json").write_text("{}")
     assert len(load_runs(tmp_path).frame) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"kind": "cut"}, "kind: 'cut' is not one of dense, pruned"),
+        ({"schema_version": 7}, "schema_version: 7 is not one of 1"),
+        ({"metrics": [1]}, "metrics: is not of type dict"),
+        ({"metrics": {"acc_mean": {"value": "0.5"}}}, "metrics.acc_mean.value: is not a number"),
+        ({"run_id": None}, "run_id: is not of type str"),
+        ({"layers": [{"layer": "first"}]}, "could not convert string to float: 'first'"),
+        ({"future_field": {"a": 1}}, None),
+    ],
+)
+def test_damaged_records_are_named_and_newer_ones_are_read(
+    tmp_path: Path, make_record: MakeRecord, change: dict[str, Any], reason: str | None
+) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "record.json").write_text(json.dumps(make_record().model_dump(mode="json") | change))
+    runs = load_runs(tmp_path)
+    assert runs.frame["state"].tolist() == ["valid" if reason is None else "invalid"]
+    if reason is not None:
+        assert runs.frame["reason"][0] == f"damaged record: {reason}"
+        assert len(runs.layers) == 0
