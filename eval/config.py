@@ -6,7 +6,15 @@ from pydantic import Field, model_validator
 
 from pruning.config import LOCAL, Frozen, PruneConfig
 
-TASKS: tuple[str, ...] = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
+TASKS: tuple[str, ...] = (
+    "boolq",
+    "piqa",
+    "hellaswag",
+    "winogrande",
+    "arc_easy",
+    "arc_challenge",
+    "openbookqa",
+)
 """The seven zero-shot tasks, in the order of every table."""
 
 METRIC: dict[str, str] = {
@@ -41,6 +49,10 @@ class EvalConfig(Frozen):
     data_dir: str | None = None
     limit: Annotated[int | None, Field(ge=1, description="questions per task")] = None
     batch_size: Annotated[int, Field(ge=1, json_schema_extra=LOCAL)] = 16
+    token_budget: Annotated[
+        int | None, Field(ge=1, json_schema_extra=LOCAL, description="tokens per forward pass of backend=fast")
+    ] = None
+    prefix_reuse: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
     ppl: PerplexityConfig = PerplexityConfig()
     screen: Annotated[int | None, Field(ge=1, description="questions per task of a screening subset")] = None
     baseline: Annotated[bool, Field(json_schema_extra=LOCAL)] = True

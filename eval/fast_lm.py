@@ -20,6 +20,7 @@ from eval.backbone import NotSeparable
 from eval.hflm import Request, StoredHFLM
 from eval.parallel import add_up, shares, world
 from eval.plans import get_plan, plan_key
+from eval.prefix import PrefixReuse, reusing
 from eval.scoring import Scored, TreeScorer
 from eval.tokens import Encoded, encode_pairs, tokenizer_identity
 from eval.trie import MergeRule, Trees, build_trees
@@ -28,7 +29,6 @@ from pruning.progress import Bar
 log = logging.getLogger(__name__)
 
 
-@register_model("secateur")
 class FastLM(StoredHFLM):
     """HFLM's log-likelihoods for a fraction of its work.
 
@@ -45,11 +45,13 @@ class FastLM(StoredHFLM):
         cache: Path | None = None,
         kind: Kind | None = None,
         budget: int | None = None,
+        reuse: PrefixReuse | None = None,
         pretrained: Any = None,
         **options: Any,
     ) -> None:
         super().__init__(pretrained if model is None else model, tokenizer, **options)
         self.cache = cache
+        self.reuse = reuse
         self.used = "fast"
         self.scorer: TreeScorer | None = None
         training = self.model.training
@@ -88,12 +90,14 @@ class FastLM(StoredHFLM):
             at = position[trees.inverse[mine]]
             self.store.add(keys[mine], scored.values[at], scored.greedy[at])
 
-        sums, flags = self._run(trees, needed, keep)
+        sums, flags = self._run(trees, needed, keep, key)
         missing = ~found
         values[missing] = sums[trees.inverse][missing]
         greedy[missing] = flags[trees.inverse][missing]
 
-    def _run(self, trees: Trees, needed: np.ndarray, keep: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _run(
+        self, trees: Trees, needed: np.ndarray, keep: Any, plan: str = ""
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Score the distinct requests [U] that are needed: sums [U] and greedy flags [U]."""
         assert self.scorer is not None
         here = world()
@@ -118,11 +122,13 @@ class FastLM(StoredHFLM):
                 asked = time.monotonic() if due else asked
                 return due
 
-            for scored in self.scorer.run(trees, chosen, fetch):
-                sums[scored.requests] = scored.values
-                flags[scored.requests] = scored.greedy
-                keep(scored)
-                self.store.flush()
+            reuse = self.reuse if plan else None
+            with reusing(self.scorer, trees, plan, reuse) as hidden:
+                for scored in self.scorer.run(trees, chosen, fetch, hidden):
+                    sums[scored.requests] = scored.values
+                    flags[scored.requests] = scored.greedy
+                    keep(scored)
+                    self.store.flush()
         self.counters["forward_tokens"] += self.scorer.forward_tokens - before
         return add_up(sums), add_up(flags) > 0
 
@@ -130,10 +136,10 @@ class FastLM(StoredHFLM):
         self,
         requests: list[Request],
         disable_tqdm: bool = False,
-        override_bs: Any = None,
+        **options: Any,
     ) -> list[tuple[float, bool]]:
         if self.scorer is None:
-            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+            return super()._loglikelihood_tokens(requests, disable_tqdm, **options)  # pyright: ignore[reportPrivateUsage]
         encoded: list[Encoded] = [(context, continuation) for _, context, continuation in requests]
         trees = build_trees(encoded, self.max_length, MergeRule(self.scorer.rho))
         needed = np.ones(int(trees.inverse.max()) + 1, dtype=bool)
@@ -146,4 +152,4 @@ def score_pairs(lm: StoredHFLM, pairs: Sequence[tuple[str, str]]) -> list[tuple[
     return lm.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs], disable_tqdm=True)
 
 
-__all__ = ["FastLM", "score_pairs"]
+register_model("secateur")(FastLM)

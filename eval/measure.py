@@ -16,10 +16,12 @@ import torch
 
 from eval.config import EvalConfig
 from eval.data import file_identity, protocol_file
+from eval.fast_lm import FastLM
 from eval.harness import TaskResults, harness_version, run_tasks
 from eval.hflm import COUNTERS, StoredHFLM
 from eval.parallel import World, barrier, world
 from eval.perplexity import perplexity
+from eval.prefix import PrefixReuse
 from eval.protocols import WORD_PERPLEXITY, Protocol, protocols
 from eval.record import Metric
 from eval.store import Store
@@ -63,6 +65,7 @@ def measure(
     progress: bool = False,
     identity: str = "",
     cache: Path | None = None,
+    untouched: int = 0,
 ) -> Measurements:
     """Measure a model as the config says.
 
@@ -73,7 +76,8 @@ def measure(
         folder: The run's folder.
         progress: Show bars on a terminal.
         identity: Names the model's content; computed from its weights when empty.
-        cache: Folder of what all models of a grid share (plans); by default beside the run's folder.
+        cache: Folder of what all models of a grid share (plans, hidden states); by default beside the run's folder.
+        untouched: With `eval.prefix_reuse`: layers at the start that are the same in other models of the grid.
 
     Raises:
         DataError: Data is missing or a window does not fit the model.
@@ -89,9 +93,10 @@ def measure(
     if config.tasks:
         start = time.perf_counter()
         tasks = load_tasks(config)
-        lm = make_lm(
-            model, tokenizer, config, parts, key, cache or folder.parent / ".cache", progress=progress
-        )
+        shared = cache or folder.parent / ".cache"
+        reuse = PrefixReuse(shared, untouched) if config.prefix_reuse and untouched else None
+        store = Store(parts / "loglikelihoods", {**key, "backend": config.backend, "version": 1})
+        lm = make_lm(model, tokenizer, config, store, shared, reuse, progress=progress)
         results = run_tasks(lm, tasks, config)
         metrics |= results.metrics
         counters |= lm.counters
@@ -123,19 +128,17 @@ def make_lm(
     model: Any,
     tokenizer: Any,
     config: EvalConfig,
-    parts: Path,
-    key: dict[str, str],
-    cache: Path,
+    store: Store | None = None,
+    cache: Path | None = None,
+    reuse: PrefixReuse | None = None,
     *,
-    progress: bool,
+    progress: bool = False,
 ) -> StoredHFLM:
     """The LM that scores the tasks: the fast one, or lm-eval's HFLM."""
-    from eval.fast_lm import FastLM
-
-    chosen: Any = FastLM if config.backend == "fast" else StoredHFLM
-    store = Store(parts / "loglikelihoods", {**key, "backend": config.backend, "version": 1})
-    options: dict[str, Any] = {"cache": cache} if config.backend == "fast" else {}
-    return chosen(model, tokenizer, batch_size=config.batch_size, store=store, progress=progress, **options)
+    options: dict[str, Any] = {"batch_size": config.batch_size, "store": store, "progress": progress}
+    if config.backend == "hflm":
+        return StoredHFLM(model, tokenizer, **options)
+    return FastLM(model, tokenizer, cache=cache, budget=config.token_budget, reuse=reuse, **options)
 
 
 def protocol_card(config: EvalConfig, protocol: Protocol) -> dict[str, Any]:

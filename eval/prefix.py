@@ -1,0 +1,200 @@
+"""Prefix reuse over a grid: hidden states that enter the first modified layer are computed once per base model.
+
+Layers before the first one that pruning touched are the same in every model of a grid, and so are the hidden states
+they produce for the same packs. The first such run keeps them on disk, memory-mapped; later ones start from there.
+What was kept is found by content (embedding, untouched layers, plan, packs), and proven on the first pack: its
+hidden states must be bit-equal to those of the whole model, otherwise nothing is reused.
+
+N nodes of a plan, T tokens of a pack, D hidden.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from eval.packs import Pack
+from eval.scoring import TreeScorer
+from eval.trie import Trees
+from pruning.files import digest, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+NOT_LOCAL = (
+    "per_layer_config",
+    "allow_global_per_layer_attribute_access",
+    "num_hidden_layers",
+    "layer_types",
+    "architectures",
+    "auto_map",
+    "_name_or_path",
+    "transformers_version",
+    "use_cache",
+    "dtype",
+)
+"""Config keys that do not change what an untouched layer computes."""
+
+
+@dataclass(frozen=True)
+class PrefixReuse:
+    """How hidden states are reused.
+
+    Attributes:
+        folder: Where they are kept.
+        depth: Untouched layers at the start of the model.
+        limit_bytes: Largest file; a plan that needs more is scored without reuse.
+    """
+
+    folder: Path
+    depth: int
+    limit_bytes: int = 64 * 2**30
+
+
+@contextmanager
+def reusing(scorer: TreeScorer, trees: Trees, plan: str, reuse: PrefixReuse | None) -> Generator[Any]:
+    """Give the function that computes a pack's hidden states [T, D]: from kept states, keeping them, or plainly.
+
+    Args:
+        scorer: The prepared model.
+        trees: The plan.
+        plan: The plan's name.
+        reuse: None for no reuse.
+    """
+    layers = getattr(scorer.backbone.decoder, "layers", None)
+    if (
+        reuse is None
+        or reuse.depth < 1
+        or not isinstance(layers, nn.ModuleList)
+        or reuse.depth >= len(layers)
+    ):
+        yield scorer.hidden
+        return
+    width, dtype = _width(scorer), next(scorer.backbone.decoder.parameters()).dtype
+    size = trees.tokens * width * dtype.itemsize
+    name = digest([prefix_identity(scorer, reuse.depth), plan, scorer.budget, scorer.kind, str(dtype), 1], 32)
+    path = reuse.folder / "prefix" / f"{name}.bin"
+    shape = (trees.tokens, width * dtype.itemsize)
+    if path.exists() and path.stat().st_size == size and _facts(path) == list(shape):
+        with _shortened(scorer, layers, reuse.depth):
+            yield _Reader(scorer, layers, reuse.depth, np.memmap(path, np.uint8, "r", shape=shape), dtype)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if size > min(reuse.limit_bytes, int(0.9 * shutil.disk_usage(path.parent).free)):
+        log.warning("prefix reuse needs %.1f GB, more than its limit or the free disk: not used", size / 1e9)
+        yield scorer.hidden
+        return
+    with _keeping(scorer, layers[reuse.depth], path, shape) as hidden:
+        yield hidden
+
+
+def prefix_identity(scorer: TreeScorer, depth: int) -> str:
+    """Digest of everything that decides the hidden states entering layer `depth`."""
+    config = scorer.model.config.get_text_config()
+    facts = {key: value for key, value in config.to_dict().items() if key not in NOT_LOCAL}
+    facts["layer_types"] = (getattr(config, "layer_types", None) or [])[:depth]
+    state = hashlib.sha256(digest(_plain(facts), 64).encode())
+    decoder: Any = scorer.backbone.decoder
+    for module in (decoder.get_input_embeddings(), *decoder.layers[:depth]):
+        for name, tensor in module.state_dict().items():
+            state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()[:32]
+
+
+class _Reader:
+    """Hidden states of a pack from kept ones; the first pack proves them."""
+
+    def __init__(
+        self, scorer: TreeScorer, layers: nn.ModuleList, depth: int, kept: np.memmap, dtype: torch.dtype
+    ) -> None:
+        self._scorer, self._layers, self._depth, self._kept, self._dtype = scorer, layers, depth, kept, dtype
+        self._proven = False
+
+    def __call__(self, pack: Pack) -> torch.Tensor:
+        if not self._proven:
+            self._prove(pack)
+        return self._short(pack)
+
+    def _short(self, pack: Pack) -> torch.Tensor:
+        rows = torch.from_numpy(np.ascontiguousarray(self._kept[pack.nodes])).view(self._dtype)
+        return self._scorer.hidden(pack, inputs_embeds=rows[None].to(self._scorer.backbone.device))
+
+    def _prove(self, pack: Pack) -> None:
+        decoder: Any = self._scorer.backbone.decoder
+        decoder.layers = self._layers
+        whole = self._scorer.hidden(pack)
+        decoder.layers = self._layers[self._depth :]
+        if not torch.equal(whole, self._short(pack)):
+            log.warning("kept hidden states are not bit-equal to the model's own: not reused")
+            decoder.layers = self._layers
+            self._short = self._scorer.hidden  # type: ignore[method-assign]
+        self._proven = True
+
+
+@contextmanager
+def _shortened(scorer: TreeScorer, layers: nn.ModuleList, depth: int) -> Generator[None]:
+    """Leave the untouched layers out inside the block."""
+    decoder: Any = scorer.backbone.decoder
+    decoder.layers = layers[depth:]
+    try:
+        yield
+    finally:
+        decoder.layers = layers
+
+
+@contextmanager
+def _keeping(scorer: TreeScorer, layer: nn.Module, path: Path, shape: tuple[int, int]) -> Generator[Any]:
+    """Write the states that enter `layer`; the file appears when every node was seen with the first budget."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    kept = np.memmap(partial, np.uint8, "w+", shape=shape)
+    seen = np.zeros(shape[0], dtype=bool)
+    budget, caught = scorer.budget, list[torch.Tensor]()
+
+    def catch(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught.append(args[0] if args else kwargs["hidden_states"])
+
+    def hidden(pack: Pack) -> torch.Tensor:
+        caught.clear()
+        states = scorer.hidden(pack)
+        (entering,) = caught
+        rows = entering[0].detach().cpu().contiguous()
+        kept[pack.nodes] = rows.view(torch.uint8).view(len(pack.nodes), -1).numpy()
+        seen[pack.nodes] = True
+        return states
+
+    handle = layer.register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        yield hidden
+        if seen.all() and scorer.budget == budget:
+            kept.flush()
+            write_json(path.with_suffix(".json"), {"shape": list(shape)})
+            partial.replace(path)
+    finally:
+        handle.remove()
+        partial.unlink(missing_ok=True)
+
+
+def _facts(path: Path) -> Any:
+    return read_json(path.with_suffix(".json")).get("shape")
+
+
+def _width(scorer: TreeScorer) -> int:
+    return int(scorer.model.config.get_text_config().hidden_size)
+
+
+def _plain(value: Any) -> Any:
+    """Config values as JSON."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
