@@ -10,6 +10,8 @@ from analysis.formats import about
 from analysis.runset import LAYER_COLUMNS, Runs
 from pruning.files import write_atomic
 
+MOST_LAYERS = 1_000_000
+"""Above this number of rows the layers are in `layers.parquet` alone: SQLite would take as long as the analysis."""
 SLICE = 50_000
 """Rows handed to SQLite at a time."""
 LAYER_MEANING = {
@@ -55,6 +57,11 @@ def column_docs(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["table", "column", "unit", "meaning"])
 
 
+def write_layers(path: Path, runs: Runs) -> None:
+    """Write `layers.parquet`: one row per run and decoder layer."""
+    write_atomic(path, lambda temporary: layers_table(runs).to_parquet(temporary, index=False))
+
+
 def write_parquet(path: Path, results: pd.DataFrame) -> None:
     """Write `results.parquet`; unit and meaning of each column are in the field metadata."""
     import pyarrow as pa  # noqa: PLC0415  a quarter of a second of start-up
@@ -73,7 +80,8 @@ def write_sqlite(path: Path, runs: Runs, results: pd.DataFrame) -> None:
         connection = sqlite3.connect(temporary)
         with connection:
             _insert(connection, "results", results)
-            _insert(connection, "layers", layers_table(runs))
+            if len(runs.layers) <= MOST_LAYERS:
+                _insert(connection, "layers", layers_table(runs))
             _insert(connection, "columns", column_docs(results))
             connection.execute("CREATE UNIQUE INDEX results_row ON results (source)")
             connection.execute("CREATE INDEX results_run ON results (run_id)")

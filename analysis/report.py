@@ -104,7 +104,14 @@ def _write_study(findings: Findings, out: Path, lang: str) -> list[Path]:
 
 
 def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today: str | None) -> list[Path]:
-    from analysis.export import results_table, write_csv, write_parquet, write_sqlite, write_tables  # noqa: PLC0415
+    from analysis.export import (  # noqa: PLC0415
+        results_table,
+        write_csv,
+        write_layers,
+        write_parquet,
+        write_sqlite,
+        write_tables,
+    )
     from analysis.markdown import to_markdown  # noqa: PLC0415
     from analysis.page import to_html  # noqa: PLC0415
     from analysis.plots.album import draw_all  # noqa: PLC0415
@@ -123,6 +130,9 @@ def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today:
     write_parquet(out / "results.parquet", results)
     write_sqlite(out / "results.sqlite", findings.runs, results)
     write_csv(out / "results.csv", results)
+    if len(findings.runs.layers):
+        write_layers(out / "layers.parquet", findings.runs)
+        paths.append(out / "layers.parquet")
     paths += [out / name for name in ("findings.json", "results.parquet", "results.sqlite", "results.csv")]
     for plot in drawn.values():
         for suffix, data in (("svg", plot.svg), ("png", plot.png)):

@@ -37,7 +37,9 @@ def methods_by_model(findings: list[ModelFindings], texts: Texts) -> Figure | No
     panel.set_xticks(range(len(usable)), [found.model for found in usable])
     panel.grid(axis="x", visible=False)
     panel.set_ylabel(texts("plot.acc"))
-    panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    handles, labels = panel.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda place: labels[place] not in style)
+    panel.legend([handles[i] for i in order], [labels[i] for i in order], loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

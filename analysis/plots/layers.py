@@ -2,11 +2,13 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from analysis.per_model import ModelFindings
-from analysis.plots.style import canvas, looks, wide_range, plain_log
+from analysis.plots.style import canvas, looks, plain_log, wide_range
 from analysis.texts import Texts
 
 MOST = 60
@@ -26,7 +28,7 @@ def layers(found: ModelFindings, table: pd.DataFrame, texts: Texts) -> Figure | 
     mine = table[table["row"].isin(order.index)]
     mlp = mine.pivot_table(index="row", columns="layer", values="kept_mlp").reindex(order.index)
     attention = mine.pivot_table(index="row", columns="layer", values="kept_attention").reindex(order.index)
-    many = len(order) > 1
+    many, image = len(order) > 1, None
     heights = [1.0, max(0.9, 0.028 * len(order) + 0.5)] if many else [1.0]
     figure, axes = canvas(9.6, 2.7 * sum(heights), len(heights), 2, height_ratios=heights)
     _one(axes[0, 0], mlp.iloc[0], attention.iloc[0], order.iloc[0]["setting"], texts)
@@ -40,6 +42,8 @@ def layers(found: ModelFindings, table: pd.DataFrame, texts: Texts) -> Figure | 
             panel.set_xlabel(texts("plot.layer"))
             panel.set_ylabel(texts("plot.runs_by_acc"))
         figure.colorbar(image, ax=list(axes[1]), label=texts("plot.kept"), pad=0.015)
+    for panel in axes.flat:
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -47,7 +51,7 @@ def _extent(values: pd.DataFrame) -> tuple[float, float, float, float]:
     return (float(values.columns.min()) - 0.5, float(values.columns.max()) + 0.5, len(values) + 0.5, 0.5)
 
 
-def _one(panel, mlp: pd.Series, attention: pd.Series, name: str, texts: Texts) -> None:  # noqa: ANN001
+def _one(panel: Axes, mlp: pd.Series, attention: pd.Series, name: str, texts: Texts) -> None:
     at = mlp.index.to_numpy(dtype=float)
     panel.bar(at - 0.2, mlp.to_numpy(), 0.4, color="#0072B2", label=texts("plot.mlp"))
     panel.bar(at + 0.2, attention.to_numpy(), 0.4, color="#E69F00", label=texts("plot.attention"))
@@ -60,7 +64,7 @@ def _one(panel, mlp: pd.Series, attention: pd.Series, name: str, texts: Texts) -
     panel.legend(loc="upper right", ncols=2)
 
 
-def _gradients(panel, mine: pd.DataFrame, order: pd.DataFrame, texts: Texts) -> None:  # noqa: ANN001
+def _gradients(panel: Axes, mine: pd.DataFrame, order: pd.DataFrame, texts: Texts) -> None:
     profile = mine.pivot_table(index="row", columns="layer", values="grad_norm").reindex(order.index).dropna(how="all")
     panel.set_title(texts("plot.gradient"))
     panel.set_xlabel(texts("plot.layer"))

@@ -1,6 +1,7 @@
 """Which runs are best, and how sure is that? Intervals, Pareto front, tasks."""
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -61,11 +62,15 @@ def pareto(found: ModelFindings, texts: Texts) -> Figure | None:
     order = valid.sort_values(["ppl", "acc_mean"], ascending=[True, False])
     front = order[order["acc_mean"] > order["acc_mean"].cummax().shift(fill_value=-1)]
     panel.step(front["ppl"], front["acc_mean"], where="post", color="#444444", lw=1.1, label=texts("plot.front"))
+    shown = valid["ppl"] if found.dense is None else pd.concat([valid["ppl"], pd.Series([found.dense["ppl"]])])
+    middle = (shown.min() + shown.max()) / 2
     named = {texts("plot.best"): found.best, texts("plot.min_ppl"): found.calmest}
     for index, (word, run) in enumerate(named.items()):
         if run is not None and np.isfinite(run["ppl"]):
+            left = run["ppl"] > middle
             panel.annotate(f"{word}: {run['setting']}", (run["ppl"], run["acc_mean"]), fontsize=8,
-                           xytext=(12, 10 if index == 0 else -16), textcoords="offset points",
+                           xytext=(-12 if left else 12, 10 if index == 0 else -16), textcoords="offset points",
+                           ha="right" if left else "left",
                            arrowprops={"arrowstyle": "-", "color": "#444444", "lw": 0.7})  # fmt: skip
     if found.dense is not None and np.isfinite(found.dense["ppl"]):
         panel.plot(found.dense["ppl"], found.dense["acc_mean"], marker="*", ms=12, color="#444444", ls="",

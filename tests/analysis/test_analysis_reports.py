@@ -38,7 +38,7 @@ def test_everything_is_written_and_valid(reports: dict[str, Path], lang: str) ->
     names = {path.name for path in out.iterdir()}
     assert names == {
         "report.html", "report.md", "cross_model_comparison.json", "findings.json", "results.parquet",
-        "results.sqlite", "results.csv", "plots", "tables",
+        "results.sqlite", "results.csv", "layers.parquet", "plots", "tables",
     }  # fmt: skip
     for name in ("cross_model_comparison", "findings"):
         jsonschema.Draft202012Validator.check_schema(schema(name))
@@ -97,6 +97,7 @@ def test_results_are_the_same_in_every_format(reports: dict[str, Path], run_fold
         assert frame["run_id"].tolist() == expected["run_id"].tolist()
         np.testing.assert_array_equal(frame["acc_mean"].to_numpy(float), expected["acc_mean"].to_numpy(float))
     assert len(layers) == 36 * 4 + 4
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "layers.parquet"), layers, check_dtype=False)
     assert set(layers["run_id"]) <= set(sql["run_id"])
     assert set(documented["column"]) == {*sql.columns, *layers.columns}
     assert documented["meaning"].str.len().min() > 3
