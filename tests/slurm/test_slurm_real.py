@@ -1,0 +1,218 @@
+"""The acceptance of grids with the real commands on shipped models: on a real Slurm, disturbed, and killed here."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pruning.files import canonical
+from slurm import queue
+from slurm.launch import choose, look
+from slurm.overview import Overview
+from slurm.plan import ROOT, Plan
+from slurm.state import log_path, read_state
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
+SHIPPED = [name for name in ("tiny_llama", "tiny_qwen2", "tiny_mistral") if (
+    ROOT / "pruning" / "world" / "models" / name / "model.safetensors").is_file()]  # fmt: skip
+SMALL = (f"model={','.join(SHIPPED[:2])}", "eval.limit=6", "eval.ppl.max_tokens=2000", "foreign=reuse")
+CLUSTER = ("launcher=slurm", "slurm=trial")
+
+
+def secateur(*words: str, timeout: float = 1500) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "secateur", *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=timeout)
+
+
+def start(*words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "secateur", *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def until(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.3)
+
+
+def plan_of(out: Path) -> Plan:
+    return choose(out, None)
+
+
+def view(out: Path) -> Overview:
+    return look(plan_of(out))
+
+
+def results(out: Path) -> dict[str, str]:
+    """All that is measured and decided, per run, as text: what has to be equal bit for bit."""
+    names = ("kind", "status", "config", "card", "metrics", "parameters", "layers", "statistics")
+    found: dict[str, str] = {}
+    for path in out.glob("*/record.json"):
+        record = json.loads(path.read_text())
+        record["config"].pop("out")
+        found[path.parent.name] = canonical({name: record[name] for name in names})
+    return found
+
+
+def counters(out: Path) -> dict[str, dict[str, Any]]:
+    return {path.parent.name: json.loads(path.read_text())["counters"] for path in out.glob("*/record.json")}
+
+
+def captures_computed(out: Path) -> Counter[str]:
+    """How often each capture was computed to its end, from the logs of all tasks."""
+    plan = plan_of(out)
+    lines = {task.id: log_path(plan, task.id) for task in plan.tasks}
+    texts = {name: path.read_text() if path.is_file() else "" for name, path in lines.items()}
+    return Counter(
+        {name: text.count("capture computed") for name, text in texts.items() if "capture computed" in text}
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if len(SHIPPED) < 2:
+        pytest.skip("the shipped models are not there")
+    return tmp_path_factory.mktemp("real")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> dict[str, str]:
+    """The grid done here, in peace."""
+    out = folder / "peace"
+    done = secateur("grid", "grid=tiny_sweep", f"out={out}", "workers=2", *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = results(out)
+    assert len(found) == 14
+    return found
+
+
+@pytest.fixture
+def slurm(cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for key, value in cluster.items():
+        monkeypatch.setenv(key, value)
+    yield
+    subprocess.run(["scancel", "--me"], check=False, timeout=30)
+    until(lambda: not queue.jobs(), 60)
+
+
+@pytest.mark.slurm
+def test_on_slurm_all_records_are_there_captures_ran_once_the_analysis_last(
+    folder: Path, undisturbed: dict[str, str], slurm: None
+) -> None:
+    out = folder / "slurm"
+    done = secateur("grid", "grid=tiny_sweep", f"out={out}", *CLUSTER, *SMALL, "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(out) == undisturbed
+    assert list(captures_computed(out).values()) == [1, 1, 1, 1]
+    assert all(name.startswith("capture-") for name in captures_computed(out))
+    assert {c["capture"] for c in counters(out).values()} == {"reused", "none"}
+    states = {task.id: read_state(plan_of(out), task.id) for task in plan_of(out).tasks}
+    attempts = {name: state.attempts for name, state in states.items() if state is not None}
+    assert all(len(tries) == 1 for tries in attempts.values())
+    last = next(tries[0] for name, tries in attempts.items() if name.startswith("analysis"))
+    others = [tries[0] for name, tries in attempts.items() if not name.startswith("analysis")]
+    assert {each.cuda for each in others} <= {"0", "1"}
+    assert all(each.ended is not None and each.ended <= last.started for each in others)
+    assert len({each.job for each in others}) == 18
+    again = secateur("grid", "grid=tiny_sweep", f"out={out}", *CLUSTER, *SMALL, "--wait")
+    assert again.returncode == 0
+    assert "nothing to submit" in again.stdout
+
+
+@pytest.mark.slurm
+def test_disturbed_on_slurm_it_ends_the_same_and_repeats_nothing(
+    folder: Path, undisturbed: dict[str, str], slurm: None
+) -> None:
+    out = folder / "disturbed"
+    words = (
+        "grid",
+        "grid=tiny_sweep",
+        f"out={out}",
+        *CLUSTER,
+        *SMALL,
+        "slurm.run.time='2'",
+        "slurm.signal_before=60",
+    )
+    dry = json.loads(secateur(*words, "--dry-run", "--json").stdout)
+    runs = [task["id"] for task in dry["tasks"] if task["kind"] == "run"]
+    cancelled, killed, late, failing = runs[0], runs[4], runs[8], runs[10]
+    (out / failing / "plan.json").mkdir(parents=True)  # no file can be put there: this run fails
+    assert secateur(*words).returncode == 0
+
+    def seize(name: str) -> psutil.Process:
+        """Wait for the worker of a run, and stop it where it is."""
+        found: list[psutil.Process] = []
+        argv = list(plan_of(out).by_id()[name].argv)
+
+        def there() -> bool:
+            for process in psutil.process_iter(["cmdline"]):
+                words = process.info["cmdline"] or []
+                if words[-len(argv) :] == argv and "slurm.leash" not in words:
+                    found.append(process)
+            return bool(found)
+
+        until(there, 600)
+        found[0].suspend()
+        return found[0]
+
+    seize(cancelled)
+    job = next(each.job for each in view(out).tasks if each.id == cancelled)
+    subprocess.run(["scancel", str(job)], check=True, timeout=30)
+    seize(killed).send_signal(signal.SIGKILL)
+    seize(late)  # hangs until the time limit is near
+    until(
+        lambda: (s := read_state(plan_of(out), late)) is not None and s.attempts[0].outcome == "requeued", 300
+    )
+    until(lambda: not queue.jobs(), 900)
+    conditions = {each.id: each.condition for each in view(out).tasks}
+    assert (conditions[cancelled], conditions[killed], conditions[late], conditions[failing]) == (
+        "interrupted", "failed", "done", "failed",
+    )  # fmt: skip
+    finished = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/record.json")}
+    assert len(finished) == 11
+
+    secateur(*words, "--wait")
+    (out / failing / "plan.json").rmdir()
+    done = secateur("retry", f"out={out}", "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(out) == undisturbed
+    now = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/record.json")}
+    assert {name: now[name] for name in finished} == finished, "a finished run was written again"
+    assert set(captures_computed(out).values()) == {1}
+    assert {c["capture"] for c in counters(out).values()} == {"reused", "none"}
+
+
+def test_killed_ten_times_here_it_ends_the_same(folder: Path, undisturbed: dict[str, str]) -> None:
+    out = folder / "killed"
+    words = ("grid", "grid=tiny_sweep", f"out={out}", "workers=2", *SMALL)
+    chance = random.Random(1)
+    kills = 0
+    finished: dict[str, int] = {}
+    while kills < 10:
+        process = start(*words)
+        time.sleep(chance.uniform(1, 9))
+        assert process.poll() is None, "it ended before it could be killed ten times"
+        process.kill()
+        process.wait(30)
+        kills += 1
+        now = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/record.json")}
+        assert {name: now.get(name) for name in finished} == finished, "a finished run was written again"
+        finished = now
+    done = secateur(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(out) == undisturbed
+    assert set(captures_computed(out).values()) == {1}
