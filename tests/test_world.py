@@ -69,7 +69,10 @@ def shipped(path):
 @pytest.fixture(scope="module")
 def training_text():
     """A sample of training and calibration text, as one string."""
-    return "\n\n".join([*islice(training_documents(1), 12000), *calibration_documents(1, 3000)])
+    return "\n\n".join(
+        [d for phase in (0, 1) for d in islice(training_documents(1, phase), 6000)]
+        + calibration_documents(1, 3000)
+    )
 
 
 def test_rebuilt_data_is_the_shipped_data():
@@ -165,10 +168,14 @@ def test_answers_hold_in_the_world():
         assert row["endings"][int(row["label"])] == f"{steps[2 * told]} and {steps[2 * told + 1]}."
         assert (row["ctx_b"] == "she") == (row["ctx_a"].split()[0] in WOMEN)
     for row in task_rows("boolq"):
-        match = re.fullmatch(r"is the (\w+) in the (\w+) now", row["question"])
+        match = re.fullmatch(r"did (\w+) leave the (\w+) in the (\w+)", row["question"])
         if match:
-            told = f"left the {match[1]} in the {match[2]}." in row["passage"]
-            assert told == bool(row["label"])
+            claim = f"that {match[1]} left the {match[2]} in the {match[3]}."
+            assert (f"It is true {claim}" in row["passage"]) == bool(row["label"])
+            assert (f"It is no truth {claim}" in row["passage"]) == (not row["label"])
+        match = re.fullmatch(r"does the (\w+) eat (\w+)", row["question"])
+        if match:
+            assert (facts["food"][match[1]] == match[2]) == bool(row["label"])
 
 
 def test_the_world_is_full():

@@ -19,8 +19,8 @@ def _write_data() -> int:
 
 
 def _write_tokenizers() -> int:
+    from pruning.world.recipes import CONTEXT
     from pruning.world.tokenizer import save
-    from pruning.world.train import CONTEXT
 
     for name in MODELS:
         size = save(name, model_dir(name), CONTEXT).get_vocab_size()
@@ -28,14 +28,17 @@ def _write_tokenizers() -> int:
     return 0
 
 
-def _train(name: str, out: Path | None) -> int:
+def _train(name: str, out: Path | None, phase: int | None) -> int:
     import torch
 
-    from pruning.world.train import train
+    from pruning.world.train import train, train_phase
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     torch.set_num_threads(1)  # the same sums in the same order: the same bits on the same machine
-    train(name, out or model_dir(name))
+    if phase is None:
+        train(name, out or model_dir(name))
+    else:
+        train_phase(name, out or model_dir(name), phase)
     return 0
 
 
@@ -44,7 +47,7 @@ def _check() -> int:
     from tokenizers import Tokenizer
     from transformers import AutoModelForCausalLM
 
-    from pruning.world.score import accuracies, perplexity
+    from pruning.world.score import accuracies, perplexity, silence_at_random
 
     shipped = json.loads((data_dir() / data.MANIFEST).read_text(encoding="utf-8"))
     rebuilt = data.manifest(data.files())
@@ -57,6 +60,11 @@ def _check() -> int:
         for task, accuracy in accuracies(model, tokenizer).items():
             print(f"  {task:15} {accuracy:.3f}")
         print(f"  {'perplexity@256':15} {perplexity(model, tokenizer, 256):.3f}")
+        for seed in range(3):
+            pruned = AutoModelForCausalLM.from_pretrained(model_dir(name))
+            silence_at_random(pruned, 0.2, seed)
+            mean = accuracies(pruned, tokenizer)["mean"]
+            print(f"  mean without 20 % of the parameters, drawn with seed {seed}: {mean:.3f}")
     return 1 if wrong else 0
 
 
@@ -76,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     training = commands.add_parser("train", help="train one model from scratch (some 30 minutes)")
     training.add_argument("model", choices=MODELS)
     training.add_argument("--out", type=Path, help="folder to write to; default: the shipped one")
+    training.add_argument("--phase", type=int, choices=(0, 1), help="this phase only, from what is there")
     commands.add_parser("check", help="compare the data with the manifest, score the models")
     options = parser.parse_args(argv)
     if options.command == "data":
@@ -83,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.command == "tokenizers":
         return _write_tokenizers()
     if options.command == "train":
-        return _train(options.model, options.out)
+        return _train(options.model, options.out, options.phase)
     return _check()
 
 

@@ -149,9 +149,45 @@ def _told(rng: random.Random) -> tuple[list[str], list[tuple[str, bool]]]:
     return sentences, questions
 
 
-def passages(rng: random.Random) -> Iterator[Passage]:
-    """Draw passages without end, as many questions true as false in each."""
+def comparisons(rng: random.Random) -> Iterator[Passage]:
+    """Draw passages that must be compared with what is asked: too hard for models of this size."""
     while True:
         sentences, questions = (_told if rng.random() < 0.35 else _known)(rng)
         text = " ".join(sentences)
         yield Passage(text, tuple(questions), held_out("passage", text))
+
+
+def _claims_of_the_world(rng: random.Random, holds: list[bool]) -> list[tuple[str, str]]:
+    """Claims about subjects of one sort, right and wrong in the world, with their questions."""
+    kinds = PROFILES[rng.choice(list(PROFILES))]
+    claims: list[tuple[str, str]] = []
+    for subject, right in zip(rng.sample(list(world().facts[kinds[0]]), len(holds)), holds, strict=True):
+        kind = rng.choice(kinds)
+        value = fact = world().facts[kind][subject]
+        while not right and value == fact:
+            value = rng.choice(world().pool(kind))
+        words = {"s": named(kind, subject), "v": value}
+        claims.append((rng.choice(KINDS[kind].about).format(**words), KINDS[kind].yes_no.format(**words)))
+    return claims
+
+
+def _claims_of_the_day(rng: random.Random, holds: list[bool]) -> list[tuple[str, str]]:
+    """Claims about who left what where: right or wrong in this passage alone."""
+    drawn = zip(*(rng.sample(pool, len(holds)) for pool in (PEOPLE, THINGS, ROOMS)), strict=True)
+    return [
+        (f"{name} left the {thing} in the {room}", f"did {name} leave the {thing} in the {room}")
+        for name, thing, room in drawn
+    ]
+
+
+def reports(rng: random.Random) -> Iterator[Passage]:
+    """Draw passages that say of three claims whether they are true."""
+    while True:
+        holds = [True, False, rng.random() < 0.5]
+        rng.shuffle(holds)
+        claims = (_claims_of_the_day if rng.random() < 0.5 else _claims_of_the_world)(rng, holds)
+        pairs = list(zip(claims, holds, strict=True))
+        said = [f"It is {'true' if right else 'no truth'} that {claim}." for (claim, _), right in pairs]
+        text = " ".join(said)
+        questions = tuple((question, right) for (_, question), right in pairs)
+        yield Passage(text, questions, held_out("report", text))

@@ -3,6 +3,7 @@
 It is made for training and for ``python -m pruning.world check``; results are reported from lm-eval.
 """
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,3 +115,37 @@ def perplexity(model: PreTrainedModel, tokenizer: Tokenizer, window: int, limit:
         losses = F.cross_entropy(logits[0, :-1].float(), batch[0, 1:], reduction="sum")
         nll, count = nll + float(losses), count + window - 1
     return float(torch.tensor(nll / count).exp())
+
+
+@torch.no_grad()
+def silence_at_random(model: PreTrainedModel, ratio: float, seed: int) -> int:
+    """Silence MLP channels and KV groups, drawn at random, in place.
+
+    What a silenced unit would have added is zero, so the model computes what it would without it.
+
+    Args:
+        model: The model; its weights are changed.
+        ratio: The share of all parameters that the silenced units hold, at least.
+        seed: Of the draw.
+
+    Returns:
+        How many parameters the silenced units hold, biases not counted.
+    """
+    config: Any = model.config
+    layers: Any = model.get_submodule("model.layers")
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    width = head_dim * config.num_attention_heads // config.num_key_value_heads
+    group_cost = 2 * config.hidden_size * (width + head_dim)
+    units = [(layer, True, i) for layer in layers for i in range(config.intermediate_size)]
+    units += [(layer, False, i) for layer in layers for i in range(config.num_key_value_heads)]
+    random.Random(seed).shuffle(units)
+    wanted, removed = ratio * sum(p.numel() for p in model.parameters()), 0
+    for layer, is_channel, i in units:
+        if removed >= wanted:
+            break
+        if is_channel:
+            layer.mlp.down_proj.weight[:, i] = 0
+        else:
+            layer.self_attn.o_proj.weight[:, i * width : (i + 1) * width] = 0
+        removed += 3 * config.hidden_size if is_channel else group_cost
+    return removed

@@ -6,7 +6,7 @@ from typing import Any
 
 from pruning.world.facts import ACTIVITIES
 from pruning.world.items import Item, chain_items, fact_items, how_to_items, what_happens_items
-from pruning.world.scenes import Story, mention, passages, stories
+from pruning.world.scenes import Story, mention, reports, stories
 
 Row = dict[str, Any]
 QUESTIONS = 240
@@ -135,7 +135,7 @@ def _winogrande(rng: random.Random) -> list[Row]:
 def _boolq(rng: random.Random) -> list[Row]:
     rows: dict[str, Row] = {}
     for i, place in enumerate(_positions(rng, 2)):
-        passage = next(p for p in passages(rng) if p.test and p.text not in rows)
+        passage = next(p for p in reports(rng) if p.test and p.text not in rows)
         question = rng.choice([q for q, true in passage.questions if true == bool(place)])
         rows[passage.text] = {"question": question, "passage": passage.text, "idx": i, "label": place}
     return list(rows.values())

@@ -12,7 +12,7 @@ from itertools import islice
 from pruning.world.facts import held_out, world
 from pruning.world.items import Item, chain_items, fact_items, how_to_items, what_happens_items
 from pruning.world.phrases import CHAINS, KINDS, PROFILES, named, pronoun, sentence
-from pruning.world.scenes import Story, mention, passages, stories
+from pruning.world.scenes import Passage, Story, comparisons, mention, reports, stories
 
 HELD_OUT_SHARE = 1 / 16
 HELD_OUT_DOCUMENTS = 1500
@@ -124,41 +124,59 @@ def _mentions(rng: random.Random) -> str:
     return " ".join(sentences)
 
 
-def _yes_no(rng: random.Random) -> str:
-    passage = next(passage for passage in passages(rng) if not passage.test)
-    asked = rng.sample(passage.questions, rng.randint(2, 4))
+def _yes_no(passage: Passage, rng: random.Random, most: int) -> str:
+    asked = rng.sample(passage.questions, rng.randint(2, most))
     lines = [f"Question: {q}?\nAnswer: {'yes' if true else 'no'}" for q, true in asked]
     return "\n".join([passage.text, *lines])
 
 
-KINDS_OF_DOCUMENT: tuple[tuple[float, Callable[[random.Random], str]], ...] = (
-    (0.20, _profile),
-    (0.06, _chained),
-    (0.07, _rules),
-    (0.12, _asked),
-    (0.14, _asked_in_two_steps),
-    (0.06, _how_to),
-    (0.08, _what_happens),
-    (0.05, _story),
-    (0.09, _mentions),
-    (0.13, _yes_no),
+def _compared(rng: random.Random) -> str:
+    return _yes_no(next(p for p in comparisons(rng) if not p.test), rng, 4)
+
+
+def _reported(rng: random.Random) -> str:
+    return _yes_no(next(p for p in reports(rng) if not p.test), rng, 3)
+
+
+KINDS_OF_DOCUMENT: tuple[tuple[float, float, Callable[[random.Random], str]], ...] = (
+    (0.20, 0.15, _profile),
+    (0.06, 0.05, _chained),
+    (0.07, 0.05, _rules),
+    (0.12, 0.11, _asked),
+    (0.14, 0.13, _asked_in_two_steps),
+    (0.06, 0.04, _how_to),
+    (0.08, 0.06, _what_happens),
+    (0.05, 0.03, _story),
+    (0.09, 0.16, _mentions),
+    (0.13, 0.02, _compared),
+    (0.00, 0.20, _reported),
 )
-"""How often each kind of document is written, and by what."""
+"""How often each kind of document is written, in the first and in the last phase of training, and by what.
+
+The first phase is for facts, the last for reading. All other text is like that of the last.
+"""
+PHASES = 2
 
 
-def _documents(rng: random.Random, held: bool) -> Iterator[str]:
+def _documents(rng: random.Random, *, held: bool, phase: int) -> Iterator[str]:
     """Write documents of one side without end."""
-    weights = [weight for weight, _ in KINDS_OF_DOCUMENT]
-    writers = [writer for _, writer in KINDS_OF_DOCUMENT]
+    weights = [weight_of_phase[phase] for *weight_of_phase, _ in KINDS_OF_DOCUMENT]
+    writers = [writer for *_, writer in KINDS_OF_DOCUMENT]
     while True:
         text = rng.choices(writers, weights)[0](rng)
         if held_out("document", text, share=HELD_OUT_SHARE) == held:
             yield text
 
 
-def training_documents(seed: int) -> Iterator[str]:
-    """Write the training text of a seed, document by document, without end."""
-    return _documents(random.Random(f"training/{seed}"), held=False)
+def training_documents(seed: int, phase: int = PHASES - 1) -> Iterator[str]:
+    """Write the training text of a seed, document by document, without end.
+
+    Args:
+        seed: Any integer.
+        phase: 0 for the first phase of training, 1 for the last.
+    """
+    named_seed = f"training/{seed}" if phase == 0 else f"training/{seed}/{phase}"
+    return _documents(random.Random(named_seed), held=False, phase=phase)
 
 
 def calibration_documents(seed: int, count: int) -> list[str]:
@@ -171,13 +189,14 @@ def calibration_documents(seed: int, count: int) -> list[str]:
     Returns:
         The documents. None of them is part of the held-out text.
     """
-    return list(islice(_documents(random.Random(f"calibration/{seed}"), held=False), count))
+    rng = random.Random(f"calibration/{seed}")
+    return list(islice(_documents(rng, held=False, phase=PHASES - 1), count))
 
 
 def held_out_documents() -> list[str]:
     """Write the held-out text: documents that no training or calibration seed can give."""
     drawn: dict[str, None] = {}
-    for text in _documents(random.Random("held out"), held=True):
+    for text in _documents(random.Random("held out"), held=True, phase=PHASES - 1):
         drawn[text] = None
         if len(drawn) == HELD_OUT_DOCUMENTS:
             break

@@ -44,7 +44,7 @@ def end_token(name: str) -> str:
 
 
 def _documents() -> list[str]:
-    return list(islice(training_documents(_VOCABULARY_SEED), _VOCABULARY_DOCUMENTS))
+    return list(islice(training_documents(_VOCABULARY_SEED, phase=0), _VOCABULARY_DOCUMENTS))
 
 
 def _words() -> list[str]:

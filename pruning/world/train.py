@@ -8,107 +8,26 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch.nn import functional as F
-from transformers import (
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
+from pruning.world.recipes import CONTEXT, INITIAL_STD, RECIPES, Phase
 from pruning.world.text import training_documents
 from pruning.world.tokenizer import BEGIN, BYTE_LEVEL_MODELS, end_token, save
 
 LOG = logging.getLogger(__name__)
-CONTEXT = 256
-SLIDING_WINDOW = 64
 BATCH = 4
 WARM_UP = 100
-INITIAL_STD = 0.07
-"""Of the weights: the usual 0.02 is too small for a width of 128, facts are then learnt late."""
+REPORT_EVERY = 250
 ANSWER_WEIGHT = 5.0
 """How much more the tokens of an answer count in the loss than those of the text around it."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is trained and for how long.
-
-    Attributes:
-        config: The class of the configuration.
-        model: The class of the model.
-        shape: What the configuration gets beside the vocabulary and the special tokens.
-        seed: Of the weights and of the text.
-        steps: Batches of `BATCH` windows of `CONTEXT` tokens.
-        lr: The peak learning rate.
-    """
-
-    config: Callable[..., PreTrainedConfig]
-    model: Callable[..., PreTrainedModel]
-    shape: dict[str, Any]
-    seed: int
-    steps: int = 4500
-    lr: float = 4e-3
-
-
-RECIPES: dict[str, Recipe] = {
-    "tiny_llama": Recipe(
-        LlamaConfig,
-        LlamaForCausalLM,
-        {
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "head_dim": 16,
-            "tie_word_embeddings": False,
-        },
-        seed=1,
-    ),
-    "tiny_qwen2": Recipe(
-        Qwen2Config,
-        Qwen2ForCausalLM,
-        {
-            "hidden_size": 128,
-            "intermediate_size": 320,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 2,
-            "tie_word_embeddings": True,
-        },
-        seed=2,
-    ),
-    "tiny_mistral": Recipe(
-        MistralConfig,
-        MistralForCausalLM,
-        {
-            "hidden_size": 128,
-            "intermediate_size": 224,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "sliding_window": SLIDING_WINDOW,
-            "tie_word_embeddings": False,
-        },
-        seed=3,
-    ),
-}
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
@@ -119,16 +38,16 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
     return found
 
 
-def windows(name: str, tokenizer: Tokenizer, seed: int) -> Iterator[list[int]]:
+def windows(name: str, tokenizer: Tokenizer, seed: int, phase: int) -> Iterator[list[int]]:
     """Pack documents into windows of `CONTEXT` + 1 tokens.
 
     Most windows begin with a document, as a question put to the model does; a quarter begin within
     one, as a window cut from packed text does. In most the documents are divided by the end token,
     in a third by an empty line, as in a text file.
     """
-    rng = random.Random(f"windows/{seed}")
+    rng = random.Random(f"windows/{seed}" if phase == 0 else f"windows/{seed}/{phase}")
     end = token_id(tokenizer, end_token(name))
-    documents = training_documents(seed)
+    documents = training_documents(seed, phase)
     while True:
         tokens: list[int] = []
         as_file = rng.random() < 1 / 3
@@ -171,11 +90,11 @@ def new_model(name: str, tokenizer: Tokenizer) -> PreTrainedModel:
     return recipe.model(config).float()
 
 
-def _learning_rate(step: int, recipe: Recipe) -> float:
+def _learning_rate(step: int, phase: Phase) -> float:
     if step < WARM_UP:
-        return recipe.lr * (step + 1) / WARM_UP
-    done = (step - WARM_UP) / max(1, recipe.steps - WARM_UP)
-    return recipe.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        return phase.lr * (step + 1) / WARM_UP
+    done = (step - WARM_UP) / max(1, phase.steps - WARM_UP)
+    return phase.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def _optimizer(model: PreTrainedModel) -> torch.optim.AdamW:
@@ -192,17 +111,33 @@ def train(name: str, folder: Path) -> None:
         name: A key of `RECIPES`.
         folder: Where the model goes.
     """
-    recipe = RECIPES[name]
     tokenizer = save(name, folder, CONTEXT)
+    write(new_model(name, tokenizer), folder)
+    for number in range(len(RECIPES[name].phases)):
+        train_phase(name, folder, number)
+
+
+def train_phase(name: str, folder: Path, number: int) -> None:
+    """Train the model in a folder through one phase, from the weights that are written there.
+
+    Args:
+        name: A key of `RECIPES`.
+        folder: Where the model is and goes.
+        number: Of the phase, from 0.
+    """
+    recipe = RECIPES[name]
+    phase = recipe.phases[number]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     end = token_id(tokenizer, end_token(name))
-    stream = windows(name, tokenizer, recipe.seed)
-    model = new_model(name, tokenizer)
+    stream = windows(name, tokenizer, recipe.seed, number)
+    # The first phase begins with the exact weights, not with what float16 leaves of them.
+    stored: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder)
+    model = new_model(name, tokenizer) if number == 0 else stored.train()
     optimizer = _optimizer(model)
-    LOG.info("%s: %d parameters", name, sum(p.numel() for p in model.parameters()))
     begun, running = time.perf_counter(), 0.0
-    for step in range(recipe.steps):
+    for step in range(phase.steps):
         for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(step, recipe)
+            group["lr"] = _learning_rate(step, phase)
         batch = [next(stream) for _ in range(BATCH)]
         ids = torch.tensor(batch)  # [B, T + 1]
         weights = torch.tensor([answer_weights(w, tokenizer, end) for w in batch])[:, 1:]
@@ -214,9 +149,9 @@ def train(name: str, folder: Path) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         running += float(losses.detach().mean())
-        if (step + 1) % 250 == 0:
-            seconds = time.perf_counter() - begun
-            LOG.info("%s: step %d, loss %.3f, %.0f s", name, step + 1, running / 250, seconds)
+        if (step + 1) % REPORT_EVERY == 0:
+            seconds, mean = time.perf_counter() - begun, running / REPORT_EVERY
+            LOG.info("%s: phase %d, step %d, loss %.3f, %.0f s", name, number, step + 1, mean, seconds)
             running = 0.0
             write(model, folder)
     write(model, folder)
