@@ -51,6 +51,7 @@ class Store:
         self._known: dict[bytes, tuple[float, bool]] = {}
         self._pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._saved = time.monotonic()
+        self._known_paths: set[Path] = set()
         if self.folder is not None:
             if not (self.folder / "identity.json").exists():
                 write_json(self.folder / "identity.json", identity)
@@ -91,7 +92,9 @@ class Store:
             return
         parts = [np.concatenate(column) for column in zip(*self._pending, strict=True)]
         name = hashlib.blake2b(parts[0].tobytes(), digest_size=8).hexdigest()
-        _write(self.folder / f"segment-{name}.npz", *parts)
+        path = self.folder / f"segment-{name}.npz"
+        _write(path, *parts)
+        self._known_paths.add(path)
         self._pending = []
 
     def merge(self) -> None:
@@ -99,7 +102,7 @@ class Store:
         self.flush()
         if self.folder is None:
             return
-        old = self._segments()
+        old = self._known_paths  # never what another process wrote meanwhile
         if len(old) <= MERGE_ABOVE:
             return
         keys = np.array(list(self._known), dtype=KEY)
@@ -107,9 +110,9 @@ class Store:
         greedy = np.array([flag for _, flag in self._known.values()], dtype=bool)
         target = self.folder / "segment-merged.npz"
         _write(target, keys, values, greedy)
-        for path in old:
-            if path != target:
-                path.unlink(missing_ok=True)
+        for path in old - {target}:
+            path.unlink(missing_ok=True)
+        self._known_paths = {target}
 
     def _segments(self) -> list[Path]:
         assert self.folder is not None
@@ -123,6 +126,7 @@ class Store:
             log.warning("%s is damaged (%s); its requests are computed again", path, error)
             path.unlink(missing_ok=True)
             return
+        self._known_paths.add(path)
         self._remember(keys, values, greedy)
 
     def _remember(self, keys: np.ndarray, values: np.ndarray, greedy: np.ndarray) -> None:
