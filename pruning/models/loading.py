@@ -2,7 +2,11 @@
 
 import json
 import logging
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from pruning.config import ModelConfig
 from pruning.errors import ConfigError, ModelError
@@ -41,11 +46,11 @@ def resolve_device(name: str) -> torch.device:
         ConfigError: The device does not exist here.
     """
     if name == "auto":
-        return (
-            torch.accelerator.current_accelerator() or torch.device("cpu")
-            if torch.accelerator.is_available()
-            else torch.device("cpu")
-        )
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        if found is None or os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}:
+            return torch.device("cpu")
+        rank = os.environ.get("LOCAL_RANK")  # one device per process of `accelerate launch`
+        return found if rank is None else torch.device(found.type, int(rank))
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -60,73 +65,146 @@ def load(config: ModelConfig, device: str = "auto") -> LoadedModel:
     """Load a model for evaluation (no dropout), from a folder, the hub, or the shipped ones.
 
     Raises:
-        ModelError: Unknown family, missing folder, damaged weights, or modules that the family lacks.
+        ModelError: Unknown family, missing folder, damaged or incomplete weights, or modules that the family lacks.
     """
-    folder = model_folder(config)
-    fingerprint = model_fingerprint(config)
-    source = str(folder) if folder is not None else config.path
     place = resolve_device(device)
-    try:
-        settings = AutoConfig.from_pretrained(
-            source, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-        adapter = adapter_for(str(settings.model_type))
-        model = _weights(config, source, folder, settings)
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"model.path={config.path}: cannot be loaded: {first}") from error
-    except ValueError as error:
-        raise ModelError(f"model.path={config.path}: {str(error).strip().splitlines()[0]}") from error
-    check_modules(model, adapter)
+    loaded = _open(config, lambda settings, source, folder: _weights(config, source, folder, settings))
+    model: Any = loaded.model
     if config.device_map is None:
         model.to(place)
     model.eval()
-    layout = read_layout(model, adapter)
     log.info(
         "loaded %s: %s, %d layers, %d parameters, %s",
         config.path,
-        adapter.title,
-        len(layout.layers),
-        layout.total_parameters,
+        loaded.adapter.title,
+        len(loaded.layout.layers),
+        loaded.layout.total_parameters,
         model.dtype,
     )
-    return LoadedModel(
-        model, tokenizer, adapter, layout, fingerprint, place, getattr(settings, "_commit_hash", None)
-    )
+    return replace(loaded, device=place)
+
+
+def outline(config: ModelConfig) -> LoadedModel:
+    """The model without its weights (device `meta`): all that can be checked before the costly part.
+
+    Raises:
+        ModelError: As for `load`, damaged weights apart.
+    """
+
+    def empty(settings: Any, source: str, folder: Path | None) -> Any:
+        with torch.device("meta"):
+            if folder is not None and getattr(settings, "secateur_layers", None) is not None:
+                return pruned_class(MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)])(settings)
+            return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
+
+    return _open(config, empty)
+
+
+def _open(config: ModelConfig, build: Callable[[Any, str, Path | None], Any]) -> LoadedModel:
+    """Config, family, model (by `build`), tokenizer and layout, in this order; what fails is said in one message."""
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+    folder = model_folder(config)
+    fingerprint = model_fingerprint(config)
+    source = str(folder) if folder is not None else config.path
+    place = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    with _explained(config, folder):
+        if folder is not None:  # our families are named before Transformers complains about unknown ones
+            adapter_for(_model_type(folder / "config.json"))
+        settings = AutoConfig.from_pretrained(source, **place)
+        adapter = adapter_for(str(settings.model_type))
+        model = build(settings, source, folder)
+        tokenizer = AutoTokenizer.from_pretrained(source, **place)
+    check_modules(model, adapter)
+    revision = getattr(settings, "_commit_hash", None)
+    layout = read_layout(model, adapter)
+    return LoadedModel(model, tokenizer, adapter, layout, fingerprint, torch.device("meta"), revision)
+
+
+def _model_type(path: Path) -> str:
+    """What a config.json says that the model is."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} does not exist: give the folder of a Transformers model") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged or names no model_type ({error}): copy it again") from error
+
+
+@contextmanager
+def _explained(config: ModelConfig, folder: Path | None) -> Iterator[None]:
+    """Turn whatever Transformers raises about a model into one message that says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        advice = "Check that the folder is complete: config.json, *.safetensors and the tokenizer's files"
+        if folder is None:
+            advice = (
+                "Without internet give model=local model.path=DIR; `secateur fetch` prepares such a folder"
+            )
+        elif isinstance(error, torch.OutOfMemoryError):
+            advice = "Choose a smaller model.dtype, device=cpu or model.device_map=auto"
+        elif "ignore_mismatched_sizes" in first:
+            first = "its tensors have other shapes than its config.json says"
+        raise ModelError(
+            f"model.path={config.path}: cannot be loaded: {first.rstrip('.')}. {advice}"
+        ) from error
 
 
 def _weights(config: ModelConfig, source: str, folder: Path | None, settings: Any) -> Any:
     dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
     if folder is not None and getattr(settings, "secateur_layers", None) is not None:
         return load_pruned(folder, dtype=dtype, attention=config.attention)
-    return AutoModelForCausalLM.from_pretrained(
+    return _whole(
         source,
-        config=settings,
-        revision=config.revision,
-        dtype=dtype,
-        attn_implementation=config.attention,
-        device_map=config.device_map,
-        trust_remote_code=config.trust_remote_code,
-        use_safetensors=True,
+        AutoModelForCausalLM.from_pretrained(
+            source,
+            config=settings,
+            revision=config.revision,
+            dtype=dtype,
+            attn_implementation=config.attention,
+            device_map=config.device_map,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        ),
     )
+
+
+def _whole(source: Path | str, loaded: tuple[Any, dict[str, Any]]) -> Any:
+    """The model, when the files held every tensor of it: Transformers fills gaps with random numbers."""
+    model, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{source}: {len(missing)} tensors of the model are not in its files, the first is {missing[0]}. "
+            "The folder is incomplete or its config.json is another model's: copy it again"
+        )
+    return model
 
 
 def load_pruned(folder: Path | str, dtype: Any = "auto", attention: str = "sdpa") -> Any:
     """Load a pruned checkpoint with secateur's own code, never with code from the folder.
 
     Raises:
-        ModelError: The folder lacks a file, or a file is cut short.
+        ModelError: The folder lacks a file or a tensor, or a file is cut short.
     """
     folder = Path(folder)
     try:
         settings = AutoConfig.from_pretrained(folder)
         base = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
-        model = pruned_class(base).from_pretrained(
-            folder, config=settings, dtype=dtype, attn_implementation=attention, use_safetensors=True
+        loaded = pruned_class(base).from_pretrained(
+            folder,
+            config=settings,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: not a whole checkpoint ({str(error).splitlines()[0]})") from error
-    return model.eval()
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder}: not a whole checkpoint ({str(error).splitlines()[0]}). Copy it again, or delete it and "
+            "run again what wrote it"
+        ) from error
+    return _whole(folder, loaded).eval()
