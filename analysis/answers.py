@@ -1,4 +1,6 @@
 """Answers to single questions: what paired comparisons of runs and hold-outs over questions are made of."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,11 @@ def read_answers(valid: pd.DataFrame) -> Answers | None:
         names, right = found
         if key is None:
             key = names
-        if len(names) == len(key) and names["task"].equals(key["task"]) and names["question"].equals(key["question"]):
+        if (
+            len(names) == len(key)
+            and names["task"].equals(key["task"])
+            and names["question"].equals(key["question"])
+        ):
             rows.append(int(label))
             values.append(right)
     if key is None or len(rows) < 2:
@@ -98,5 +104,7 @@ def _read(path: Path) -> tuple[pd.DataFrame, np.ndarray] | None:
     task = table["task"].astype("str")
     counts = task.map(METRIC).fillna("acc").to_numpy()
     right = np.where(counts == "acc_norm", table["acc_norm"].to_numpy(), table["acc"].to_numpy())
-    keys = pd.DataFrame({"task": task.reset_index(drop=True), "question": table["question"].reset_index(drop=True)})
+    keys = pd.DataFrame(
+        {"task": task.reset_index(drop=True), "question": table["question"].reset_index(drop=True)}
+    )
     return keys, np.nan_to_num(right.astype(float)).astype(np.int8)

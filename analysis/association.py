@@ -3,6 +3,8 @@
 p-values: t = r sqrt((n - 2) / (1 - r^2)) with n - 2 degrees of freedom (for Spearman the same approximation, as
 in scipy.stats.spearmanr); intervals of Pearson r: Fisher's z. Several statistics are tested at once: Holm.
 """
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import math
 from dataclasses import dataclass
@@ -71,7 +73,9 @@ def within_pooled(frame: pd.DataFrame, name: str, target: str, by: str) -> Assoc
     groups = rows.groupby(by)
     x = (rows[name] - groups[name].transform("mean")).to_numpy(dtype=float)
     y = (rows[target] - groups[target].transform("mean")).to_numpy(dtype=float)
-    return _associate(name, "within", x, y, tuple(values.loc[~keep, "run_id"].astype(str)), groups.ngroups - 1)
+    return _associate(
+        name, "within", x, y, tuple(values.loc[~keep, "run_id"].astype(str)), groups.ngroups - 1
+    )
 
 
 def associations(frame: pd.DataFrame, names: tuple[str, ...], target: str, by: str) -> list[Association]:

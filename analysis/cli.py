@@ -88,7 +88,9 @@ def parse(argv: list[str], keys: tuple[str, ...], flags: tuple[str, ...] = (), r
         key, sign, value = word.partition("=")
         if word.startswith("--") and not sign:
             if word not in flags:
-                raise ConfigError(f"{word}: unknown flag. Known: {', '.join(flags) or 'none'}; --help shows examples.")
+                raise ConfigError(
+                    f"{word}: unknown flag. Known: {', '.join(flags) or 'none'}; --help shows examples."
+                )
             words.flags.add(word)
         elif sign and key in keys:
             if not value:
@@ -146,7 +148,7 @@ def _analyze(argv: list[str]) -> None:
     if "runs" not in words.values and "csv" not in words.values:
         raise ConfigError("give at least one runs=DIR or csv=FILE; --help shows examples.")
 
-    from analysis.report import write_findings  # noqa: PLC0415  pandas and scipy only when there is work
+    from analysis.report import write_findings
 
     runs = _load(words)
     paths, findings = write_findings(
@@ -155,7 +157,7 @@ def _analyze(argv: list[str]) -> None:
     )  # fmt: skip
     if style == "study":
         print(paths[0].read_text(encoding="utf-8"), end="")  # noqa: T201
-    from analysis.notices import notices  # noqa: PLC0415
+    from analysis.notices import notices
 
     for line in notices(findings, lang):
         print(line, file=sys.stderr)  # noqa: T201
@@ -164,9 +166,9 @@ def _analyze(argv: list[str]) -> None:
 
 
 def _load(words: Words) -> "Runs":
-    from analysis.foreign import load_csv, read_mapping  # noqa: PLC0415
-    from analysis.load import load_runs  # noqa: PLC0415
-    from analysis.runset import join  # noqa: PLC0415
+    from analysis.foreign import load_csv, read_mapping
+    from analysis.load import load_runs
+    from analysis.runset import join
 
     given = words.values.get("mapping")
     mapping = read_mapping(Path(words.one("mapping", ""))) if given else None
@@ -177,18 +179,18 @@ def _load(words: Words) -> "Runs":
 
 def _show(argv: list[str]) -> None:
     words = parse(argv, ("runs",), rest=1)
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from analysis.terminal import find_run, show_run  # noqa: PLC0415
+    from analysis.terminal import find_run, show_run
 
     show_run(find_run(words.rest[0], Path(words.one("runs", "runs")))[0], Console())
 
 
 def _compare(argv: list[str]) -> None:
     words = parse(argv, ("runs",), rest=2)
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from analysis.terminal import find_run, show_comparison  # noqa: PLC0415
+    from analysis.terminal import find_run, show_comparison
 
     left, right = (find_run(name, Path(words.one("runs", "runs"))) for name in words.rest)
     show_comparison(left, right, Console())

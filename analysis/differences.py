@@ -40,7 +40,9 @@ class Comparison:
     paired: int = 0
 
 
-def compare_records(left: RunRecord, right: RunRecord, paired: tuple[float, float, int] | None = None) -> Comparison:
+def compare_records(
+    left: RunRecord, right: RunRecord, paired: tuple[float, float, int] | None = None
+) -> Comparison:
     """Compare two runs.
 
     Args:
@@ -84,7 +86,10 @@ def _plan(left: RunRecord, right: RunRecord) -> list[Change]:
         changes.append(Change("parameters kept", f"{a.after:,}", f"{b.after:,}"))
     ours, theirs = ({layer.layer: layer for layer in record.layers} for record in (left, right))
     for index in sorted({*ours, *theirs}):
-        for title, kept, total in (("MLP", "kept_channels", "channels"), ("KV groups", "kept_kv_groups", "kv_groups")):
+        for title, kept, total in (
+            ("MLP", "kept_channels", "channels"),
+            ("KV groups", "kept_kv_groups", "kv_groups"),
+        ):
             x, y = (
                 f"{getattr(side[index], kept)}/{getattr(side[index], total)}" if index in side else None
                 for side in (ours, theirs)
@@ -95,8 +100,6 @@ def _plan(left: RunRecord, right: RunRecord) -> list[Change]:
 
 
 def _local_keys() -> frozenset[str]:
-    from analysis.rows import local_keys  # noqa: PLC0415  brings pandas, which `--help` can do without
+    from analysis.rows import local_keys
 
     return local_keys()
-
-

@@ -1,4 +1,6 @@
 """The results table for other tools: parquet, SQLite and CSV, columns documented in each."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 
 import sqlite3
 from pathlib import Path
@@ -52,7 +54,10 @@ def layers_table(runs: Runs) -> pd.DataFrame:
 
 def column_docs(results: pd.DataFrame) -> pd.DataFrame:
     """Unit and meaning of every column of the exported tables."""
-    rows = [("results", str(name), about(str(name))["unit"], about(str(name))["meaning"]) for name in results.columns]
+    rows = [
+        ("results", str(name), about(str(name))["unit"], about(str(name))["meaning"])
+        for name in results.columns
+    ]
     rows += [("layers", name, *LAYER_MEANING[name]) for name in ("run_id", *LAYER_COLUMNS)]
     return pd.DataFrame(rows, columns=["table", "column", "unit", "meaning"])
 
@@ -64,11 +69,14 @@ def write_layers(path: Path, runs: Runs) -> None:
 
 def write_parquet(path: Path, results: pd.DataFrame) -> None:
     """Write `results.parquet`; unit and meaning of each column are in the field metadata."""
-    import pyarrow as pa  # noqa: PLC0415  a quarter of a second of start-up
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     table = pa.Table.from_pandas(results, preserve_index=False)
-    fields = [field.with_metadata({key: about(field.name)[key] for key in ("unit", "meaning")}) for field in table.schema]
+    fields = [
+        field.with_metadata({key: about(field.name)[key] for key in ("unit", "meaning")})
+        for field in table.schema
+    ]
     table = table.cast(pa.schema(fields, metadata={b"writer": b"secateur analyze", b"schema_version": b"1"}))
     write_atomic(path, lambda temporary: pq.write_table(table, temporary))
 
@@ -96,12 +104,16 @@ def _insert(connection: sqlite3.Connection, name: str, frame: pd.DataFrame) -> N
     SQLite has no NaN; it stores infinities.
     """
     kinds = {"f": "REAL", "i": "INTEGER", "b": "INTEGER"}
-    columns = ", ".join(f'"{column}" {kinds.get(frame[column].dtype.kind, "TEXT")}' for column in frame.columns)
+    columns = ", ".join(
+        f'"{column}" {kinds.get(frame[column].dtype.kind, "TEXT")}' for column in frame.columns
+    )
     connection.execute(f'CREATE TABLE "{name}" ({columns})')
     marks = ", ".join("?" * frame.shape[1])
     for start in range(0, len(frame), SLICE):
         part = frame.iloc[start : start + SLICE]
-        values = [part[column].astype(object).where(part[column].notna(), None).tolist() for column in part.columns]
+        values = [
+            part[column].astype(object).where(part[column].notna(), None).tolist() for column in part.columns
+        ]
         connection.executemany(f'INSERT INTO "{name}" VALUES ({marks})', zip(*values, strict=True))  # noqa: S608
 
 
@@ -113,7 +125,9 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 def write_tables(folder: Path, tables: list[Table]) -> list[Path]:
     """One CSV per table of the report."""
     for table in tables:
-        write_csv(folder / f"{table.name}.csv", table.frame.map(_flat) if len(table.frame) < 5000 else table.frame)
+        write_csv(
+            folder / f"{table.name}.csv", table.frame.map(_flat) if len(table.frame) < 5000 else table.frame
+        )
     return [folder / f"{table.name}.csv" for table in tables]
 
 

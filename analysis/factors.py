@@ -1,4 +1,6 @@
 """Which knobs differ between the runs: factors, matched cells and settings."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false
 
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +56,11 @@ def setting_texts(frame: pd.DataFrame, names: list[str]) -> pd.Series:
     for name in names:
         if name not in ("method", "seq_len", "num_samples"):
             short = name.removeprefix("config.")
-            parts.append(_words(frame[name], lambda v, key=short: f"{key}={v:g}" if isinstance(v, float) else f"{key}={v}"))
+            parts.append(
+                _words(
+                    frame[name], lambda v, key=short: f"{key}={v:g}" if isinstance(v, float) else f"{key}={v}"
+                )
+            )
     texts = [" ".join(word for word in words if word) for words in zip(*parts, strict=True)]
     return pd.Series(texts, index=frame.index, dtype="str")
 

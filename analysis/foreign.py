@@ -1,4 +1,6 @@
 """CSV tables of other tools in, `Runs` out. A YAML mapping says which of their columns is which of ours."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 
 import csv
 import io
@@ -61,13 +63,17 @@ def read_mapping(path: Path) -> Mapping:
     try:
         return _mapping(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"mapping={path}: cannot be read ({error}). Give a YAML file; see docs/analysis.md.") from error
+        raise ConfigError(
+            f"mapping={path}: cannot be read ({error}). Give a YAML file; see docs/analysis.md."
+        ) from error
 
 
 def built_in() -> list[Mapping]:
     """The mappings that ship with the package."""
     folder = resources.files("analysis") / "mappings"
-    files = sorted((item for item in folder.iterdir() if item.name.endswith(".yaml")), key=lambda item: item.name)
+    files = sorted(
+        (item for item in folder.iterdir() if item.name.endswith(".yaml")), key=lambda item: item.name
+    )
     return [_mapping(item.read_text(encoding="utf-8"), item.name) for item in files]
 
 
@@ -99,7 +105,9 @@ def _build(path: Path, raw: pd.DataFrame, mapping: Mapping) -> Runs:
     present = {ours: theirs for ours, theirs in mapping.columns.items() if theirs in raw}
     wrong: dict[int, list[str]] = {}
     for ours, theirs in present.items():
-        frame[ours] = raw[theirs].str.strip() if ours in TEXT_COLUMNS else _numbers(raw[theirs], theirs, wrong)
+        frame[ours] = (
+            raw[theirs].str.strip() if ours in TEXT_COLUMNS else _numbers(raw[theirs], theirs, wrong)
+        )
     for ours, value in mapping.constants.items():
         frame[ours] = value
     for row, texts in wrong.items():
@@ -115,7 +123,9 @@ def _build(path: Path, raw: pd.DataFrame, mapping: Mapping) -> Runs:
     if mapping.success in raw:
         failed = ~raw[mapping.success].str.strip().str.lower().isin(TRUE)
         frame.loc[failed, "state"] = FAILED
-        frame.loc[failed, "reason"] = raw[mapping.error] if mapping.error in raw else f"{mapping.success}: " + raw[mapping.success]
+        frame.loc[failed, "reason"] = (
+            raw[mapping.error] if mapping.error in raw else f"{mapping.success}: " + raw[mapping.success]
+        )
     if "run_id" not in frame:
         frame["run_id"] = _name(frame)
     own = raw[mapping.run_id] if mapping.run_id in raw else frame["run_id"]
@@ -204,11 +214,13 @@ def _mapping(text: str, where: str) -> Mapping:
         raise ConfigError(f"mapping={where}: not valid YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"mapping={where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from error
+        raise ConfigError(
+            f"mapping={where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+        ) from error
     known = {*TEXT_COLUMNS, *NUMBER_COLUMNS}
     unknown = [name for name in (*mapping.columns, *mapping.constants) if name not in known]
     if unknown:
-        raise ConfigError(f"mapping={where}: unknown column {', '.join(unknown)}; ours are: {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"mapping={where}: unknown column {', '.join(unknown)}; ours are: {', '.join(sorted(known))}"
+        )
     return mapping
-
-

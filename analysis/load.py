@@ -1,4 +1,6 @@
 """Run folders in, `Runs` out: every `record.json` and `failed.json` below a directory, none dropped in silence."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportGeneralTypeIssues=false
 
 import json
 import multiprocessing
@@ -41,7 +43,9 @@ def load_runs(directory: Path) -> Runs:
         raise DataError(f"runs={directory}: no such directory. Give the `out=DIR` of your runs.")
     paths = list(record_paths(directory))
     if not paths:
-        raise DataError(f"runs={directory}: holds no {RECORD} and no {FAILED}. Is it the `out=DIR` of your runs?")
+        raise DataError(
+            f"runs={directory}: holds no {RECORD} and no {FAILED}. Is it the `out=DIR` of your runs?"
+        )
     if len(paths) < MANY or "fork" not in multiprocessing.get_all_start_methods():
         return join([_read(paths)])
     parts = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
@@ -112,11 +116,15 @@ class Builder:
     def finish(self) -> Runs:
         """All that was added, as `Runs`."""
         self._flush()
-        frame = complete(pd.concat(self._frames, ignore_index=True)) if self._frames else complete(pd.DataFrame())
+        frame = (
+            complete(pd.concat(self._frames, ignore_index=True)) if self._frames else complete(pd.DataFrame())
+        )
         layers = empty_layers()
         if self._layers:
             layers = pd.DataFrame(np.concatenate(self._layers), columns=["row", *LAYER_COLUMNS])
-            layers = layers.astype({"row": "int64", "layer": "int16"} | dict.fromkeys(LAYER_COLUMNS[1:], "float32"))
+            layers = layers.astype(
+                {"row": "int64", "layer": "int16"} | dict.fromkeys(LAYER_COLUMNS[1:], "float32")
+            )
         return Runs(frame=check_accuracy(frame), layers=layers, protocols=self._protocols)
 
 
@@ -128,7 +136,9 @@ def _columns(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def check_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     """Mark finished runs without a usable mean accuracy as invalid, as the study does."""
-    lacking = (frame["state"] == VALID) & ~np.isfinite(frame["acc_mean"].to_numpy(dtype=float, na_value=np.nan))
+    lacking = (frame["state"] == VALID) & ~np.isfinite(
+        frame["acc_mean"].to_numpy(dtype=float, na_value=np.nan)
+    )
     if not lacking.any():
         return frame
     frame = frame.copy()

@@ -1,4 +1,6 @@
 """Findings for programs: the two JSON files, each checked against the schema that ships with it."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportCallIssue=false
 
 import json
 import math
@@ -29,7 +31,7 @@ def schema(name: str) -> dict[str, Any]:
 
 def check(name: str, value: Any) -> None:
     """Assert that what we write is what we promise."""
-    import jsonschema  # noqa: PLC0415  only the writer needs it
+    import jsonschema
 
     jsonschema.Draft202012Validator(schema(name)).validate(value)
 
@@ -47,7 +49,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def cross_model_comparison(runs: Runs, findings: list[ModelFindings], cross: CrossFindings) -> list[dict[str, Any]]:
+def cross_model_comparison(
+    runs: Runs, findings: list[ModelFindings], cross: CrossFindings
+) -> list[dict[str, Any]]:
     """One entry per model; the keys of the study's file come first."""
     return [plain(_entry(runs, found, cross)) for found in findings]
 
@@ -145,10 +149,16 @@ def findings_json(runs: Runs, document: Document, factors: list[str]) -> dict[st
                 "name": table.name,
                 "title": table.title,
                 "columns": [
-                    {"name": str(name), "unit": about(str(name))["unit"], "meaning": about(str(name))["meaning"]}
+                    {
+                        "name": str(name),
+                        "unit": about(str(name))["unit"],
+                        "meaning": about(str(name))["meaning"],
+                    }
                     for name in table.frame.columns
                 ],
-                "rows": [plain(list(row)) for row in table.frame.head(MOST).itertuples(index=False, name=None)],
+                "rows": [
+                    plain(list(row)) for row in table.frame.head(MOST).itertuples(index=False, name=None)
+                ],
             }
             for table in document.tables()
         ],

@@ -34,7 +34,12 @@ def _blocks(blocks: tuple[Block, ...], plots: set[str], texts: Texts) -> list[st
                 lines.append("")
         elif isinstance(block, Figure):
             if block.name in plots:
-                lines += [f"![{block.title}](plots/{block.name}.png)", "", f"*{block.title}.* {block.note}".rstrip(), ""]
+                lines += [
+                    f"![{block.title}](plots/{block.name}.png)",
+                    "",
+                    f"*{block.title}.* {block.note}".rstrip(),
+                    "",
+                ]
         else:
             lines += _table(block, texts)
     return lines
@@ -45,7 +50,10 @@ def _table(table: Table, texts: Texts) -> list[str]:
     rows = table.frame[names].head(table.show)
     head = [texts.get(f"columns.{name}", name) for name in names]
     lines = [f"**{table.title}** ([CSV](tables/{table.name}.csv))", ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + "|".join(":--" if is_text(name) else "--:" for name in names) + "|"]
+    lines += [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join(":--" if is_text(name) else "--:" for name in names) + "|",
+    ]
     for position, row in enumerate(rows.itertuples(index=False, name=None)):
         cells = [show(name, value).replace("|", "\\|") for name, value in zip(names, row, strict=True)]
         if position in table.mark:

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -25,7 +26,8 @@ def to_html(document: Document, plots: dict[str, Plot], texts: Texts) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.tests |= {"paragraph": _is(Paragraph), "table": _is(Table), "figure": _is(Figure)}
+    for name, kind in (("paragraph", Paragraph), ("table", Table), ("figure", Figure)):
+        environment.tests[name] = _is(kind)
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     return template.render(
         document=document,
@@ -37,7 +39,7 @@ def to_html(document: Document, plots: dict[str, Plot], texts: Texts) -> str:
     )
 
 
-def _is(kind: type) -> Callable[[object], bool]:
+def _is(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kind)
 
 

@@ -1,4 +1,6 @@
 """Methods compared over matched cells: the same model, sizes, budget, text and seed, another method."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false
 
 import math
 from dataclasses import dataclass
@@ -43,7 +45,13 @@ class Paired:
 def matched(frame: pd.DataFrame, factors: list[str], target: str = "acc_mean") -> pd.DataFrame:
     """Cells x methods: the mean of the target; a cell is one combination of all factors but the method, by model."""
     names = ["model", *(name for name in factors if name != "method")]
-    table = pd.DataFrame({"cell": cell_key(frame, names), "method": frame["method"].to_numpy(), "y": frame[target].to_numpy(dtype=float)})
+    table = pd.DataFrame(
+        {
+            "cell": cell_key(frame, names),
+            "method": frame["method"].to_numpy(),
+            "y": frame[target].to_numpy(dtype=float),
+        }
+    )
     return table.pivot_table(index="cell", columns="method", values="y", aggfunc="mean", sort=True)
 
 
@@ -77,7 +85,9 @@ def _compare(left: str, right: str, d: np.ndarray) -> Paired:
     wins, losses = int((d > TIE).sum()), int((d < -TIE).sum())
     _, w = signed_rank(np.where(np.abs(d) <= TIE, 0.0, d))
     nan = math.nan
-    return Paired(left, right, n, mean, low, high, sd, effect, wins, n - wins - losses, losses, p, nan, w, nan)
+    return Paired(
+        left, right, n, mean, low, high, sd, effect, wins, n - wins - losses, losses, p, nan, w, nan
+    )
 
 
 def friedman(cells: pd.DataFrame) -> tuple[float, float, int]:

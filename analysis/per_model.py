@@ -1,4 +1,6 @@
 """Everything that is found out about one model."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 import math
 from dataclasses import dataclass
@@ -69,7 +71,7 @@ def analyse_model(runs: Runs, model: str, factors: list[str]) -> ModelFindings:
     dense = runs.dense(model)
     valid = valid.assign(setting=setting_texts(valid, factors) if len(valid) else pd.Series(dtype="str"))
     valid = _beside_dense(valid, dense)
-    own = [name for name in factors if valid[name].nunique(dropna=False) > 1]
+    own = [name for name in factors if valid[name].nunique(dropna=False) > 1]  # noqa: PD101  the count of levels is meant
     cells = matched(valid, own) if len(valid) else pd.DataFrame()
     answers = read_answers(valid) if len(valid) else None
     found = associations(valid, STATISTICS, "acc_mean", "method") if len(valid) else []
@@ -88,7 +90,9 @@ def analyse_model(runs: Runs, model: str, factors: list[str]) -> ModelFindings:
         variance=explain(valid, own),
         associations=tuple(found),
         association_holm=tuple(adjusted(found)),
-        noise=replicate_noise(valid, cell_key(valid, [n for n in own if n != "seed"])) if len(valid) else (math.nan, 0),
+        noise=replicate_noise(valid, cell_key(valid, [n for n in own if n != "seed"]))
+        if len(valid)
+        else (math.nan, 0),
         held_out=tuple(item for item in held_out if item is not None),
         front=tuple(int(label) for label in front(valid, names)) if len(names) > 1 else (),
         front_of=tuple(names),
@@ -98,7 +102,10 @@ def analyse_model(runs: Runs, model: str, factors: list[str]) -> ModelFindings:
 def _beside_dense(valid: pd.DataFrame, dense: pd.Series | None) -> pd.DataFrame:
     if dense is None:
         return valid
-    changes = {"gap": float(dense["acc_mean"]) - valid["acc_mean"], "kept_acc": valid["acc_mean"] / float(dense["acc_mean"])}
+    changes = {
+        "gap": float(dense["acc_mean"]) - valid["acc_mean"],
+        "kept_acc": valid["acc_mean"] / float(dense["acc_mean"]),
+    }
     if pd.notna(dense["ppl"]):
         changes["ppl_factor"] = valid["ppl"] / float(dense["ppl"])
     return valid.assign(**changes)
@@ -116,6 +123,8 @@ def _task_comparison(valid: pd.DataFrame, dense: pd.Series | None) -> pd.DataFra
     table["mean_of_runs"] = valid[columns].mean().to_numpy()
     table["best_of_runs"] = valid[columns].max().to_numpy()
     if dense is not None:
-        table["dense"] = dense[[f"acc_{task}" for task in TASKS if f"acc_{task}" in columns]].to_numpy(dtype=float)
+        table["dense"] = dense[[f"acc_{task}" for task in TASKS if f"acc_{task}" in columns]].to_numpy(
+            dtype=float
+        )
         table["gap"] = table["dense"] - table["acc"]
     return table

@@ -1,4 +1,6 @@
 """Which rows may be ranked together: protocols, how they differ, and which one is ranked."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 import math
 from typing import Any

@@ -50,7 +50,7 @@ def write_reports(
     plots: bool = True,
     today: str | None = None,
 ) -> list[Path]:
-    """Analyse runs and write the reports; returns the paths written, `report.html` first (`study.txt` for the study style).
+    """Analyse runs and write the reports; returns the paths written, the report first.
 
     Args:
         records: Records in memory, loaded `Runs`, or a runs directory.
@@ -65,7 +65,9 @@ def write_reports(
         DataError: There is no run to analyse.
         StorageError: `out` cannot be written.
     """
-    return write_findings(as_runs(records), out, lang, style, allow_mixed=allow_mixed, plots=plots, today=today)[0]
+    return write_findings(
+        as_runs(records), out, lang, style, allow_mixed=allow_mixed, plots=plots, today=today
+    )[0]
 
 
 def write_findings(
@@ -88,7 +90,7 @@ def write_findings(
 
 def as_runs(records: "list[RunRecord] | tuple[RunRecord, ...] | Runs | Path") -> Runs:
     """Whatever holds runs, as `Runs`."""
-    from analysis.load import from_records, load_runs  # noqa: PLC0415  Runs at hand need no reader
+    from analysis.load import from_records, load_runs
 
     if isinstance(records, Runs):
         return records
@@ -104,7 +106,7 @@ def _write_study(findings: Findings, out: Path, lang: str) -> list[Path]:
 
 
 def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today: str | None) -> list[Path]:
-    from analysis.export import (  # noqa: PLC0415
+    from analysis.export import (
         results_table,
         write_csv,
         write_layers,
@@ -112,10 +114,10 @@ def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today:
         write_sqlite,
         write_tables,
     )
-    from analysis.markdown import to_markdown  # noqa: PLC0415
-    from analysis.page import to_html  # noqa: PLC0415
-    from analysis.plots.album import draw_all  # noqa: PLC0415
-    from analysis.story import tell  # noqa: PLC0415
+    from analysis.markdown import to_markdown
+    from analysis.page import to_html
+    from analysis.plots.album import draw_all
+    from analysis.story import tell
 
     document: Document = tell(findings.runs, findings.models, findings.cross, findings.factors, texts, today)
     drawn = draw_all(findings, texts) if plots else {}

@@ -25,7 +25,8 @@ FIELDS: tuple[tuple[str, type], ...] = (
     ("timings", dict), ("memory", dict), ("provenance", dict),
 )  # fmt: skip
 LAYER_FIELDS = (
-    "layer", "kept_kv_groups", "kv_groups", "kept_channels", "channels", "grad_mean", "grad_norm", "grad_std", "grad_max",
+    "layer", "kept_kv_groups", "kv_groups", "kept_channels", "channels", "grad_mean", "grad_norm",
+    "grad_std", "grad_max",
 )  # fmt: skip
 
 _protocols: dict[str, tuple[str, dict[str, Any]]] = {}

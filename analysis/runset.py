@@ -1,4 +1,6 @@
 """The set of runs that an analysis is about: one frame of runs, one of layers, and where they came from."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportReturnType=false
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,12 +12,24 @@ from eval.config import TASKS
 
 VALID, FAILED, INVALID, DUPLICATE, SET_ASIDE = "valid", "failed", "invalid", "duplicate", "set_aside"
 STATES = (VALID, FAILED, INVALID, DUPLICATE, SET_ASIDE)
-"""What became of a run: ranked; ended with an error; finished without a usable ACC; the same run twice; other protocol."""
+"""What became of a run: ranked; failed; finished without a usable ACC; the same run again; other protocol."""
 
 GRADIENTS = ("grad_mean_ratio", "grad_norm_ratio", "grad_mean_range", "grad_norm_range")
 """The gradient statistics that the reference study correlates with ACC, in its order."""
 
-TEXT_COLUMNS = ("run_id", "identity", "source", "kind", "state", "reason", "model", "method", "calibration", "protocol", "started")
+TEXT_COLUMNS = (
+    "run_id",
+    "identity",
+    "source",
+    "kind",
+    "state",
+    "reason",
+    "model",
+    "method",
+    "calibration",
+    "protocol",
+    "started",
+)
 NUMBER_COLUMNS = (
     "seq_len", "num_samples", "batch_size", "ratio", "seed",
     "acc_mean", "acc_mean_se", "ppl",
@@ -64,7 +78,9 @@ class Runs:
 
     def dense(self, model: str) -> pd.Series | None:
         """The unpruned baseline of a model, or None when it was not measured under the ranked protocol."""
-        keep = (self.frame["kind"] == "dense") & (self.frame["model"] == model) & (self.frame["state"] == VALID)
+        keep = (
+            (self.frame["kind"] == "dense") & (self.frame["model"] == model) & (self.frame["state"] == VALID)
+        )
         rows = self.frame[keep]
         return None if rows.empty else rows.iloc[0]
 
@@ -125,7 +141,7 @@ def mark_duplicates(frame: pd.DataFrame) -> pd.DataFrame:
         "bad": frame["state"].ne(VALID),
         "started": frame["started"].fillna(""),
         "row": np.arange(len(frame)),
-    }).sort_values(["identity", "bad", "started", "row"], ascending=[True, True, False, True], kind="stable")  # fmt: skip
+    }).sort_values(["identity", "bad", "started", "row"], ascending=[True, True, False, True])  # fmt: skip
     winner = order.drop_duplicates("identity").set_index("identity")["row"]
     first = frame["identity"].map(winner).to_numpy()
     loser = first != np.arange(len(frame))

@@ -1,4 +1,6 @@
 """The best run, the runs it cannot be told from, and what its accuracy is once it is not picked on the same test."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
 """The report's order: what was found first, then across models, model by model, and the data."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 from datetime import UTC, datetime
 
@@ -14,13 +16,22 @@ from analysis.texts import Texts
 
 
 def tell(
-    runs: Runs, findings: list[ModelFindings], cross: CrossFindings, factors: list[str], texts: Texts, today: str | None = None
+    runs: Runs,
+    findings: list[ModelFindings],
+    cross: CrossFindings,
+    factors: list[str],
+    texts: Texts,
+    today: str | None = None,
 ) -> Document:
     """Arrange all findings as a document."""
-    lead: list[Block] = [Paragraph(texts("lead.what", runs=len(runs.pruned()), valid=len(runs.valid()), models=len(findings)))]
+    lead: list[Block] = [
+        Paragraph(texts("lead.what", runs=len(runs.pruned()), valid=len(runs.valid()), models=len(findings)))
+    ]
     lead += warnings(runs, texts)
     lead += [Paragraph(text, "key") for found in findings for text in key_sentence(found, texts)]
-    sections = [_across(findings, cross, texts)] if sum(len(found.valid) > 0 for found in findings) > 1 else []
+    sections = (
+        [_across(findings, cross, texts)] if sum(len(found.valid) > 0 for found in findings) > 1 else []
+    )
     sections += [model_section(found, runs, texts) for found in findings]
     sections.append(_data(runs, findings, factors, texts))
     day = today or datetime.now(UTC).strftime("%Y-%m-%d")
@@ -46,12 +57,21 @@ def warnings(runs: Runs, texts: Texts) -> list[Block]:
 
 def _across(findings: list[ModelFindings], cross: CrossFindings, texts: Texts) -> Section:
     blocks: list[Block] = [
-        Table("models", texts("tables.models"), cross.table, texts("tables.models_note"), mark=frozenset({0})),
+        Table(
+            "models", texts("tables.models"), cross.table, texts("tables.models_note"), mark=frozenset({0})
+        ),
         Figure("methods_by_model", texts("figures.methods_by_model"), texts("figures.methods_by_model_note")),
         _wins(cross.wins, texts),
     ]
     if cross.pairs:
-        blocks.append(Table("method_pairs_all", texts("tables.pairs_all"), pairs_frame(cross.pairs), texts("tables.pairs_note")))
+        blocks.append(
+            Table(
+                "method_pairs_all",
+                texts("tables.pairs_all"),
+                pairs_frame(cross.pairs),
+                texts("tables.pairs_note"),
+            )
+        )
     transfer = cross.transfer.rename(columns={"source": "source_model", "target": "target_model"})
     if len(transfer):
         worst = transfer.loc[transfer["regret"].idxmax()]
@@ -65,8 +85,19 @@ def _across(findings: list[ModelFindings], cross: CrossFindings, texts: Texts) -
         ]  # fmt: skip
     if len(cross.settings):
         first = cross.settings.iloc[0]
-        blocks.append(Paragraph(texts("cross.robust", setting=first["setting"], regret=first["mean_regret"], worst=first["worst_regret"])))
-        blocks.append(Table("settings", texts("tables.settings"), cross.settings, show=15, mark=frozenset({0})))
+        blocks.append(
+            Paragraph(
+                texts(
+                    "cross.robust",
+                    setting=first["setting"],
+                    regret=first["mean_regret"],
+                    worst=first["worst_regret"],
+                )
+            )
+        )
+        blocks.append(
+            Table("settings", texts("tables.settings"), cross.settings, show=15, mark=frozenset({0}))
+        )
     return Section("across", texts("sections.across"), tuple(blocks))
 
 
@@ -81,7 +112,14 @@ def _data(runs: Runs, findings: list[ModelFindings], factors: list[str], texts: 
     problems = runs.problems()
     if len(problems):
         words = {state: texts(f"states.{state}") for state in STATES}
-        blocks.append(Table("problems", texts("tables.problems"), problems.assign(state=problems["state"].map(words)), show=100))
+        blocks.append(
+            Table(
+                "problems",
+                texts("tables.problems"),
+                problems.assign(state=problems["state"].map(words)),
+                show=100,
+            )
+        )
     used = runs.frame.loc[runs.frame["state"] == VALID, "protocol"].dropna().unique()
     for name in used[:5]:
         facts = flatten(runs.protocols.get(str(name), {}))
@@ -96,8 +134,11 @@ def _data(runs: Runs, findings: list[ModelFindings], factors: list[str], texts: 
 def counts(runs: Runs) -> pd.DataFrame:
     """Per model: pruned runs read, and how many are in which state."""
     frame = runs.frame[runs.frame["kind"] != "dense"]
-    table = frame.assign(model=frame["model"].fillna("–")).groupby(["model", "state"], sort=False).size().unstack(fill_value=0)
-    table = table.reindex(columns=list(STATES), fill_value=0)
+    table = pd.crosstab(frame["model"].fillna("–"), frame["state"]).reindex(
+        columns=list(STATES), fill_value=0
+    )
+    table = table.reindex(list(dict.fromkeys(frame["model"].fillna("–"))))
+    table.columns.name = None
     table.insert(0, "total", table.sum(axis=1) - table[DUPLICATE])
     return table.reset_index()
 
@@ -105,7 +146,30 @@ def counts(runs: Runs) -> pd.DataFrame:
 def _results(findings: list[ModelFindings], factors: list[str], texts: Texts) -> Table:
     frame = pd.concat([found.valid for found in findings if len(found.valid)])
     frame = frame.sort_values(["model", "acc_mean"], ascending=[True, False], kind="stable")
-    names = ["model", "method", "seq_len", "num_samples", *(n for n in factors if n not in ("method", "seq_len", "num_samples"))]
-    names += ["acc_mean", "acc_mean_se", "acc_low", "acc_high", "gap", "ppl", "pruning_ratio", "params_after", "extreme_layers", "speed"]
+    names = [
+        "model",
+        "method",
+        "seq_len",
+        "num_samples",
+        *(n for n in factors if n not in ("method", "seq_len", "num_samples")),
+    ]
+    names += [
+        "acc_mean",
+        "acc_mean_se",
+        "acc_low",
+        "acc_high",
+        "gap",
+        "ppl",
+        "pruning_ratio",
+        "params_after",
+        "extreme_layers",
+        "speed",
+    ]
     names = [name for name in names if name in frame and frame[name].notna().any()]
-    return Table("runs", texts("tables.runs"), frame[[*names, "run_id"]], show=300, skip=("run_id", "acc_low", "acc_high"))
+    return Table(
+        "runs",
+        texts("tables.runs"),
+        frame[[*names, "run_id"]],
+        show=300,
+        skip=("run_id", "acc_low", "acc_high"),
+    )

@@ -1,4 +1,6 @@
 """One model's chapter: methods, sizes, what explains ACC, gradients, layers, PPL, the best run."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
 
 import math
 
@@ -26,18 +28,33 @@ def key_sentence(found: ModelFindings, texts: Texts) -> list[str]:
     best, calm = found.best, found.calmest
     if best is None or found.ties is None:
         return [texts("key.none", model=found.model, total=found.summary.total)]
-    interval = texts("key.interval", low=best["acc_low"], high=best["acc_high"]) if not math.isnan(best["acc_low"]) else ""
+    interval = (
+        texts("key.interval", low=best["acc_low"], high=best["acc_high"])
+        if not math.isnan(best["acc_low"])
+        else ""
+    )
     ppl = texts("key.ppl", ppl=best["ppl"]) if not math.isnan(best["ppl"]) else ""
-    text = texts("key.best", model=found.model, setting=best["setting"], acc=best["acc_mean"], interval=interval, ppl=ppl)
+    text = texts(
+        "key.best",
+        model=found.model,
+        setting=best["setting"],
+        acc=best["acc_mean"],
+        interval=interval,
+        ppl=ppl,
+    )
     if found.dense is not None:
         text += texts("key.dense", dense=found.dense["acc_mean"], kept=best["kept_acc"])
     if not math.isnan(best["acc_low"]):
-        text += texts("key.alone" if len(found.ties.labels) == 1 else "key.ties", n=len(found.ties.labels) - 1)
+        text += texts(
+            "key.alone" if len(found.ties.labels) == 1 else "key.ties", n=len(found.ties.labels) - 1
+        )
     for item in found.held_out:
         if item.basis == "questions":
             text += texts("key.honest", honest=item.honest, optimism=item.optimism)
     if calm is not None and calm["run_id"] != best["run_id"]:
-        text += texts("key.calm", setting=calm["setting"], ppl=calm["ppl"], cost=best["acc_mean"] - calm["acc_mean"])
+        text += texts(
+            "key.calm", setting=calm["setting"], ppl=calm["ppl"], cost=best["acc_mean"] - calm["acc_mean"]
+        )
     return [text]
 
 
@@ -62,7 +79,13 @@ def model_section(found: ModelFindings, runs: Runs, texts: Texts) -> Section:
 def _best(found: ModelFindings, name: str, runs: Runs, texts: Texts) -> tuple[Block, ...]:
     assert found.ties is not None
     blocks: list[Block] = [Paragraph(text) for text in key_sentence(found, texts)]
-    blocks.append(Figure(f"{name}_intervals", texts("figures.intervals"), texts("figures.intervals_note", errors=_errors(found, texts))))
+    blocks.append(
+        Figure(
+            f"{name}_intervals",
+            texts("figures.intervals"),
+            texts("figures.intervals_note", errors=_errors(found, texts)),
+        )
+    )
     if not found.tasks.empty:
         blocks.append(Figure(f"{name}_tasks", texts("figures.tasks"), texts("figures.tasks_note")))
         blocks.append(Table(f"{name}_tasks", texts("tables.tasks"), found.tasks, texts("tables.tasks_note")))
@@ -71,27 +94,51 @@ def _best(found: ModelFindings, name: str, runs: Runs, texts: Texts) -> tuple[Bl
     mark = frozenset(place for place, same in enumerate(wanted["same"]) if same)
     basis = {key: texts(f"basis.{key}") for key in ("questions", "errors")} | {"-": "–"}
     frame = wanted.assign(basis=wanted["basis"].map(basis))
-    blocks.append(Table(f"{name}_ties", texts("tables.ties"), frame, texts("tables.ties_note"), show=25, mark=mark))
+    blocks.append(
+        Table(f"{name}_ties", texts("tables.ties"), frame, texts("tables.ties_note"), show=25, mark=mark)
+    )
     protocol = runs.ppl_protocol or "–"
-    blocks.append(Figure(f"{name}_pareto", texts("figures.pareto"), texts("figures.pareto_note", protocol=protocol)))
+    blocks.append(
+        Figure(f"{name}_pareto", texts("figures.pareto"), texts("figures.pareto_note", protocol=protocol))
+    )
     if found.front:
         columns = ["run_id", "setting", *found.front_of, "pruning_ratio"]
         frame = found.valid.loc[list(found.front), [c for c in columns if found.valid[c].notna().any()]]
         words = ", ".join(texts.get(f"columns.{column}", column) for column in found.front_of)
-        blocks.append(Table(f"{name}_pareto", texts("tables.pareto"), frame, texts("tables.pareto_note", objectives=words), show=20, skip=("run_id",)))
+        blocks.append(
+            Table(
+                f"{name}_pareto",
+                texts("tables.pareto"),
+                frame,
+                texts("tables.pareto_note", objectives=words),
+                show=20,
+                skip=("run_id",),
+            )
+        )
     return tuple(blocks)
 
 
 def _methods(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]:
-    blocks: list[Block] = [Table(f"{name}_methods", texts("tables.methods"), groups_frame(found.summary.methods, "method"))]
+    blocks: list[Block] = [
+        Table(f"{name}_methods", texts("tables.methods"), groups_frame(found.summary.methods, "method"))
+    ]
     if found.pairs:
         clear = [pair for pair in found.pairs if pair.w_holm < CLEAR and pair.t_holm < CLEAR]
         words = "; ".join(f"{p.left} > {p.right} ({p.mean:+.4f})" for p in clear)
         blocks.append(Paragraph(texts("model.pairs" if clear else "model.no_pairs", pairs=words)))
-        blocks.append(Table(f"{name}_method_pairs", texts("tables.pairs"), pairs_frame(found.pairs), texts("tables.pairs_note")))
+        blocks.append(
+            Table(
+                f"{name}_method_pairs",
+                texts("tables.pairs"),
+                pairs_frame(found.pairs),
+                texts("tables.pairs_note"),
+            )
+        )
         statistic, p, cells = found.omnibus
         if not math.isnan(statistic):
-            blocks.append(Paragraph(texts("model.friedman", statistic=statistic, p=p_text(p), cells=cells), "note"))
+            blocks.append(
+                Paragraph(texts("model.friedman", statistic=statistic, p=p_text(p), cells=cells), "note")
+            )
     return tuple(blocks)
 
 
@@ -116,16 +163,34 @@ def _sizes(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]:
 
 def _variance(variance: Variance, name: str, texts: Texts) -> list[Block]:
     terms = pd.DataFrame([vars(term) for term in variance.terms])
-    joint = pd.DataFrame(list(variance.joint), columns=["pair", "joint_share", "cells"]).sort_values("joint_share", ascending=False)
+    joint = pd.DataFrame(list(variance.joint), columns=["pair", "joint_share", "cells"]).sort_values(
+        "joint_share", ascending=False
+    )
     main = terms[~terms["term"].str.contains(" × ") & (terms["term"] != "residual")].sort_values("eta2")
     blocks: list[Block] = []
     if len(joint):
         top = joint.iloc[0]
         weak = main.iloc[0]
-        blocks.append(Paragraph(texts("model.variance", pair=top["pair"], share=top["joint_share"], weak=weak["term"], weak_share=weak["eta2"])))
-    blocks.append(Table(f"{name}_variance", texts("tables.variance"), terms, texts("tables.variance_note"), skip=("ss",)))
+        blocks.append(
+            Paragraph(
+                texts(
+                    "model.variance",
+                    pair=top["pair"],
+                    share=top["joint_share"],
+                    weak=weak["term"],
+                    weak_share=weak["eta2"],
+                )
+            )
+        )
+    blocks.append(
+        Table(
+            f"{name}_variance", texts("tables.variance"), terms, texts("tables.variance_note"), skip=("ss",)
+        )
+    )
     if len(joint):
-        blocks.append(Table(f"{name}_variance_joint", texts("tables.joint"), joint, texts("tables.joint_note")))
+        blocks.append(
+            Table(f"{name}_variance_joint", texts("tables.joint"), joint, texts("tables.joint_note"))
+        )
     if variance.left_out:
         blocks.append(Paragraph(texts("model.left_out", names=", ".join(variance.left_out)), "note"))
     return blocks
@@ -137,7 +202,8 @@ def _gradients(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ..
     scopes = {"pooled": texts("scopes.pooled"), "within": texts("scopes.within")}
     rows = [
         {
-            "statistic": texts.get(f"columns.{item.statistic}", item.statistic), "scope": scopes.get(item.scope, item.scope),
+            "statistic": texts.get(f"columns.{item.statistic}", item.statistic),
+            "scope": scopes.get(item.scope, item.scope),
             "n": item.n, "r": item.r, "r_low": item.low, "r_high": item.high, "p": item.p, "p_holm": adjusted,
             "rho": item.rho, "rho_p": item.rho_p,
             "excluded": texts(f"why.{item.why}") if item.why else _excluded(item.excluded),
@@ -147,7 +213,14 @@ def _gradients(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ..
     mark = frozenset(place for place, item in enumerate(found.associations) if item.scope == "pooled")
     return (
         Figure(f"{name}_scatter", texts("figures.scatter"), texts("figures.scatter_note")),
-        Table(f"{name}_correlations", texts("tables.correlations"), pd.DataFrame(rows), texts("tables.correlations_note"), show=80, mark=mark),
+        Table(
+            f"{name}_correlations",
+            texts("tables.correlations"),
+            pd.DataFrame(rows),
+            texts("tables.correlations_note"),
+            show=80,
+            mark=mark,
+        ),
     )
 
 
@@ -161,17 +234,30 @@ def _layers(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]:
     blocks: list[Block] = [Figure(f"{name}_layers", texts("figures.layers"), texts("figures.layers_note"))]
     if found.summary.extreme:
         frame = groups_frame(found.summary.extreme, "extreme_layers")
-        blocks.append(Table(f"{name}_extreme_layers", texts("tables.extreme"), frame, texts("tables.extreme_note")))
+        blocks.append(
+            Table(f"{name}_extreme_layers", texts("tables.extreme"), frame, texts("tables.extreme_note"))
+        )
     return tuple(blocks)
 
 
 def _selection(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for item in found.held_out:
-        numbers = {"naive": item.naive, "honest": item.honest, "optimism": item.optimism, "splits": item.splits}
+        numbers = {
+            "naive": item.naive,
+            "honest": item.honest,
+            "optimism": item.optimism,
+            "splits": item.splits,
+        }
         spread = texts("model.spread", sd=item.honest_sd) if not math.isnan(item.honest_sd) else ""
         blocks.append(Paragraph(texts(f"model.hold_out_{item.basis}", spread=spread, **numbers)))
-        table = Table(f"{name}_hold_out_{item.basis}", texts(f"tables.hold_out_{item.basis}"), item.table, texts(f"tables.hold_out_{item.basis}_note"), show=15)
+        table = Table(
+            f"{name}_hold_out_{item.basis}",
+            texts(f"tables.hold_out_{item.basis}"),
+            item.table,
+            texts(f"tables.hold_out_{item.basis}_note"),
+            show=15,
+        )
         blocks.append(table)
     return tuple(blocks)
 
@@ -183,14 +269,33 @@ def _errors(found: ModelFindings, texts: Texts) -> str:
 
 def groups_frame(levels: tuple[Group, ...], factor: str) -> pd.DataFrame:
     """Group means as a table; the first column carries the factor's name."""
-    frame = pd.DataFrame([vars(level) for level in levels], columns=["level", "mean", "sd", "minimum", "maximum", "n"])
+    frame = pd.DataFrame(
+        [vars(level) for level in levels], columns=["level", "mean", "sd", "minimum", "maximum", "n"]
+    )
     return frame.rename(columns={"level": factor})
 
 
 def pairs_frame(pairs: tuple[Paired, ...]) -> pd.DataFrame:
     """Paired comparisons as a table."""
     frame = pd.DataFrame([vars(pair) for pair in pairs]).rename(columns={"mean": "difference"})
-    return frame[["left", "right", "n", "difference", "low", "high", "effect", "wins", "ties", "losses", "t_p", "t_holm", "w_p", "w_holm"]]
+    return frame[
+        [
+            "left",
+            "right",
+            "n",
+            "difference",
+            "low",
+            "high",
+            "effect",
+            "wins",
+            "ties",
+            "losses",
+            "t_p",
+            "t_holm",
+            "w_p",
+            "w_holm",
+        ]
+    ]
 
 
 def p_text(p: float) -> str:

@@ -3,6 +3,8 @@
 The study's conventions hold here (population sd, Pearson over all rows, `nan` as soon as one row is infinite).
 What reads `nan` is repeated below the report over the finite rows, with their number.
 """
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false
 
 import math
 from typing import Any
@@ -102,7 +104,10 @@ def _extreme(summary: ModelSummary, texts: dict[str, Any]) -> list[str]:
 def _best(best: pd.Series, texts: dict[str, Any]) -> list[str]:
     lines = [texts["method"].format(value=str(best["method"]).upper()), f"ACC mean: {best['acc_mean']:.4f}"]
     lines += [f"PPL: {best['ppl']:.2f}"]
-    lines += [f"taylor_seq_len: {level_text(best['seq_len'])}", f"taylor_num_samples: {level_text(best['num_samples'])}"]
+    lines += [
+        f"taylor_seq_len: {level_text(best['seq_len'])}",
+        f"taylor_num_samples: {level_text(best['num_samples'])}",
+    ]
     lines += [f"grad_norm_ratio: {best['grad_norm_ratio']:.2f}"]
     lines += [f"extreme_pruning_layers: {level_text(best['extreme_layers'])}", "", texts["tasks"]]
     return lines + [f"  • {task.upper():<15}: {value:.4f}" for task, value in task_accuracies(best).items()]
@@ -110,7 +115,15 @@ def _best(best: pd.Series, texts: dict[str, Any]) -> list[str]:
 
 def _cross(summaries: list[ModelSummary], texts: dict[str, Any]) -> list[str]:
     layout = "{:<12} {:<12} {:<12} {:<12} {:<12}"
-    lines = ["", "=" * WIDTH, texts["cross"], "=" * WIDTH, "", layout.format(*texts["cross_head"]), "-" * WIDTH]
+    lines = [
+        "",
+        "=" * WIDTH,
+        texts["cross"],
+        "=" * WIDTH,
+        "",
+        layout.format(*texts["cross_head"]),
+        "-" * WIDTH,
+    ]
     ranked = [(s, s.best) for s in summaries if s.best is not None]
     ranked.sort(key=lambda pair: -pair[1]["acc_mean"])
     for summary, best in ranked:

@@ -31,14 +31,18 @@ def find_run(name: str, runs: Path) -> tuple[RunRecord, Path]:
     if fitting:
         names = ", ".join(folder.name for folder in fitting[:6])
         raise StorageError(f"{name} fits {len(fitting)} runs: {names}. Give more of the id.")
-    raise StorageError(f"{name}: neither a run folder nor a run id in {runs}. Give a folder, or an id and runs=DIR.")
+    raise StorageError(
+        f"{name}: neither a run folder nor a run id in {runs}. Give a folder, or an id and runs=DIR."
+    )
 
 
 def show_run(record: RunRecord, console: Console) -> None:
     """Print one run: what it was, what came out, layer by layer."""
     console.print(f"[bold]{record.run_id}[/bold]  {record.kind}, {record.status}")
     if record.error is not None:
-        console.print(f"[red]{record.error.stage}: {record.error.type}: {record.error.message}[/red]", highlight=False)
+        console.print(
+            f"[red]{record.error.stage}: {record.error.type}: {record.error.message}[/red]", highlight=False
+        )
     _setting(record, console)
     if record.metrics:
         _metrics(record, console)
@@ -46,14 +50,18 @@ def show_run(record: RunRecord, console: Console) -> None:
         _layers(record.layers, console)
     numbers = {key: value for key, value in record.statistics.items() if value is not None}
     if numbers:
-        console.print("[bold]statistics[/bold]  " + ", ".join(f"{key} {_text(value)}" for key, value in numbers.items()))
+        console.print(
+            "[bold]statistics[/bold]  " + ", ".join(f"{key} {_text(value)}" for key, value in numbers.items())
+        )
     for key, reason in record.notes.items():
         console.print(f"  {key}: {reason}", style="dim")
     for sentence in record.diagnosis:
         console.print(f"  • {sentence}")
     if record.timings:
         total = record.timings.get("total", sum(record.timings.values()))
-        parts = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in record.timings.items() if stage != "total")
+        parts = ", ".join(
+            f"{stage} {seconds:.1f}" for stage, seconds in record.timings.items() if stage != "total"
+        )
         console.print(f"[bold]seconds[/bold]  {total:.1f} ({parts})")
 
 
@@ -65,7 +73,9 @@ def _setting(record: RunRecord, console: Console) -> None:
         "num_samples": _nested(config, "taylor", "num_samples"), "ratio": _nested(config, "budget", "ratio"),
         "seed": config.get("seed"),
     }  # fmt: skip
-    console.print("  ".join(f"{key}={value}" for key, value in shown.items() if value is not None), highlight=False)
+    console.print(
+        "  ".join(f"{key}={value}" for key, value in shown.items() if value is not None), highlight=False
+    )
     if record.parameters is not None:
         p = record.parameters
         console.print(f"parameters {p.before:,} -> {p.after:,} ({p.ratio:.2%} removed)", highlight=False)
@@ -83,7 +93,17 @@ def _metrics(record: RunRecord, console: Console) -> None:
 
 
 def _layers(layers: Iterable[LayerReport], console: Console) -> None:
-    table = Table("layer", "MLP kept", "", "KV groups kept", "gradient norm", "", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        "layer",
+        "MLP kept",
+        "",
+        "KV groups kept",
+        "gradient norm",
+        "",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
     for index in (1, 3, 4):
         table.columns[index].justify = "right"
     for layer in layers:
@@ -99,12 +119,14 @@ def _layers(layers: Iterable[LayerReport], console: Console) -> None:
 
 def show_comparison(left: tuple[RunRecord, Path], right: tuple[RunRecord, Path], console: Console) -> None:
     """Print what differs between two runs (record and folder): protocol, config, plan and results."""
-    from analysis.answers import paired_folders  # noqa: PLC0415  pandas, which `show` does without
+    from analysis.answers import paired_folders
 
     difference = compare_records(left[0], right[0], paired_folders(left[1], right[1]))
     console.print(f"[bold]A[/bold] {left[0].run_id}\n[bold]B[/bold] {right[0].run_id}", highlight=False)
     if difference.protocol:
-        console.print("[yellow]Measured under different protocols: the results below are not comparable.[/yellow]")
+        console.print(
+            "[yellow]Measured under different protocols: the results below are not comparable.[/yellow]"
+        )
         _changes("protocol", difference.protocol, console)
     _changes("config", difference.config, console)
     _changes("plan", difference.plan, console)
@@ -117,7 +139,10 @@ def show_comparison(left: tuple[RunRecord, Path], right: tuple[RunRecord, Path],
         table.add_row(row.name, *numbers, delta, _number(row.se), _number(row.p))
     console.print(table)
     if difference.paired:
-        console.print(f"acc_mean: paired on {difference.paired} single answers; other errors treat the runs as independent.", style="dim")
+        console.print(
+            f"acc_mean: paired on {difference.paired} single answers; other errors treat the runs as independent.",
+            style="dim",
+        )
 
 
 def _changes(title: str, changes: tuple[Change, ...], console: Console) -> None:

@@ -1,4 +1,6 @@
 """Standard errors and intervals of accuracies."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false
 
 import math
 

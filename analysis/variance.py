@@ -4,6 +4,8 @@ Ordinary least squares on sum-to-zero coded factors, main effects and two-way in
 (a term is judged beside everything that does not contain it). eta^2 = SS / SS total; partial eta^2 = SS / (SS + SS
 error); omega^2 (Hays 1963) = (SS - df x MS error) / (SS total + MS error) is the less biased of the three.
 """
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
 import math
 from dataclasses import dataclass
@@ -66,8 +68,12 @@ def explain(frame: pd.DataFrame, factors: list[str], target: str = "acc_mean") -
     df_error = len(y) - rank
     ms_error = residual / df_error if df_error > 0 and residual > 1e-12 * total else math.nan
     terms = [_term(fit, term, every, total, residual, ms_error, df_error) for term in every]
-    terms.append(Term("residual", df_error, residual, residual / total, math.nan, math.nan, math.nan, math.nan))
-    joint = tuple((" × ".join(pair), *_between(frame, list(pair), y, total)) for pair in combinations(used, 2))
+    terms.append(
+        Term("residual", df_error, residual, residual / total, math.nan, math.nan, math.nan, math.nan)
+    )
+    joint = tuple(
+        (" × ".join(pair), *_between(frame, list(pair), y, total)) for pair in combinations(used, 2)
+    )
     left_out = tuple(name for name in factors if name not in used)
     return Variance(len(y), 1 - residual / total, tuple(terms), joint, left_out)
 

@@ -1,4 +1,6 @@
 """What carries over from model to model? Best ACC per method and model; rank correlation and regret of settings."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportAttributeAccessIssue=false
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,7 +30,13 @@ def methods_by_model(findings: list[ModelFindings], texts: Texts) -> Figure | No
             error = [[best["acc_mean"] - best["acc_low"]], [best["acc_high"] - best["acc_mean"]]]
             panel.errorbar(x, best["acc_mean"], yerr=None if np.isnan(error[0][0]) else error, marker=marker, ms=6,
                            color=color, capsize=2.5, ls="", label=method if place == 0 else None)  # fmt: skip
-            panel.plot([x - step * 0.3, x + step * 0.3], [rows["acc_mean"].mean()] * 2, color=color, lw=1.2, alpha=0.7)
+            panel.plot(
+                [x - step * 0.3, x + step * 0.3],
+                [rows["acc_mean"].mean()] * 2,
+                color=color,
+                lw=1.2,
+                alpha=0.7,
+            )
     for place, found in enumerate(usable):
         if found.dense is not None:
             panel.plot([place - 0.42, place + 0.42], [found.dense["acc_mean"]] * 2, color="#444444", ls="--", lw=1.1,
@@ -39,7 +47,9 @@ def methods_by_model(findings: list[ModelFindings], texts: Texts) -> Figure | No
     panel.set_ylabel(texts("plot.acc"))
     handles, labels = panel.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: labels[place] not in style)
-    panel.legend([handles[i] for i in order], [labels[i] for i in order], loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    panel.legend(
+        [handles[i] for i in order], [labels[i] for i in order], loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    )
     return figure
 
 
@@ -55,7 +65,9 @@ def transfer(cross: CrossFindings, texts: Texts) -> Figure | None:
         (axes[0, 0], "rho", "PuOr", "{:+.2f}", -1.0, 1.0),
         (axes[0, 1], "regret", "cividis_r", "{:.3f}", 0.0, None),
     ):
-        values = table.pivot_table(index="source", columns="target", values=name).reindex(index=models, columns=models)
+        values = table.pivot_table(index="source", columns="target", values=name).reindex(
+            index=models, columns=models
+        )
         image = panel.imshow(values.to_numpy(), cmap=cmap, vmin=low, vmax=high, aspect="auto")
         annotate_heat(panel, image, values.to_numpy(), layout)
         panel.grid(visible=False)

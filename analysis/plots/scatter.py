@@ -1,4 +1,6 @@
 """What goes with ACC? Each statistic against ACC, with the fits inside and over the methods."""
+# pandas' own annotations are unions of what its calls never return here:
+# pyright: reportArgumentType=false, reportReturnType=false
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,8 @@ def scatter(found: ModelFindings, texts: Texts) -> Figure | None:
         log = wide_range(found.valid[name].to_numpy(dtype=float))
         for method, (color, marker) in style.items():
             rows_of = _finite(found.valid[found.valid["method"] == method], name)
-            panel.plot(rows_of[name], rows_of["acc_mean"], ls="", marker=marker, ms=4.5 if len(found.valid) < CROWD else 1.5,
+            panel.plot(rows_of[name], rows_of["acc_mean"], ls="", marker=marker,
+                       ms=4.5 if len(found.valid) < CROWD else 1.5,
                        color=color, alpha=0.8, mec="white", mew=0.3, label=method,
                        rasterized=len(found.valid) > CROWD)  # fmt: skip
             _line(panel, rows_of, name, color, "-", log)
@@ -35,7 +38,9 @@ def scatter(found: ModelFindings, texts: Texts) -> Figure | None:
         if log:
             plain_log(panel)
         item = pooled[name]
-        panel.set_title(texts("plot.r_title", r=item.r, rho=item.rho, n=item.n), fontsize=8.5, fontweight="normal")
+        panel.set_title(
+            texts("plot.r_title", r=item.r, rho=item.rho, n=item.n), fontsize=8.5, fontweight="normal"
+        )
         panel.set_xlabel(texts.get(f"plot.{name}", name) if name != "ppl" else texts("plot.ppl", protocol=""))
         if place % columns == 0:
             panel.set_ylabel(texts("plot.acc"))

@@ -3,8 +3,7 @@
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,9 @@ CJK = re.compile(
     r"songti|stheiti|simhei|simsun|microsoft yahei|droid sans fallback|arial unicode|sarasa|lxgw",
     re.IGNORECASE,
 )
-FILES = re.compile(r"cjk|notosanssc|wqy|pingfang|simhei|simsun|msyh|fallback|sourcehan|sarasa|lxgw|heiti|songti", re.I)
+FILES = re.compile(
+    r"cjk|notosanssc|wqy|pingfang|simhei|simsun|msyh|fallback|sourcehan|sarasa|lxgw|heiti|songti", re.I
+)
 DPI = 120
 CROWD = 3000
 """Above this many points a scatter is drawn as pixels inside the SVG."""
@@ -39,7 +40,8 @@ SETTINGS: dict[str, Any] = {
     "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True,
     "xtick.color": "#333333", "ytick.color": "#333333", "xtick.labelsize": 8, "ytick.labelsize": 8,
     "legend.fontsize": 8, "legend.frameon": False, "figure.facecolor": "white", "svg.fonttype": "path",
-    "text.hinting": "none", "svg.hashsalt": "secateur", "axes.unicode_minus": False, "lines.linewidth": 1.4, "text.parse_math": False,
+    "text.hinting": "none", "svg.hashsalt": "secateur", "axes.unicode_minus": False, "lines.linewidth": 1.4,
+    "text.parse_math": False,
 }  # fmt: skip
 
 
@@ -75,20 +77,18 @@ def cjk_font() -> str | None:
     return None
 
 
-@contextmanager
-def house_style(lang: str) -> Iterator[None]:
-    """Draw with our settings; for Chinese with a font that has the glyphs."""
+def settings(lang: str) -> Any:
+    """Our settings; for Chinese with a font that has the glyphs."""
     family = ["DejaVu Sans"]
     if lang == "zh" and (font := cjk_font()):
         family = [font, *family]
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    with mpl.rc_context({**SETTINGS, "font.family": family}):
-        yield
+    return {**SETTINGS, "font.family": family}
 
 
 def render(job: Job, texts: Texts) -> Plot | None:
     """Draw one plot and encode it as SVG and PNG."""
-    with house_style(texts.lang):
+    with mpl.rc_context(settings(texts.lang)):
         figure = job.draw(texts)
         if figure is None:
             return None
@@ -103,7 +103,9 @@ def render(job: Job, texts: Texts) -> Plot | None:
     return Plot(job.name, svg.getvalue(), png.getvalue())
 
 
-def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
+def canvas(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, np.ndarray]:
     """A figure with axes [rows, columns]; sizes in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)

@@ -32,7 +32,13 @@ def base_config(model: str, method: str, seq_len: int, num_samples: int, seed: i
 def base_card(**changes: Any) -> dict[str, Any]:
     card = {
         "tasks": {
-            task: {"metric": METRIC[task], "version": 1.0, "num_fewshot": 0, "limit": None, "data": f"digest-{task}"}
+            task: {
+                "metric": METRIC[task],
+                "version": 1.0,
+                "num_fewshot": 0,
+                "limit": None,
+                "data": f"digest-{task}",
+            }
             for task in TASKS
         },
         "perplexity": ["wikitext2@2048"],
@@ -75,7 +81,12 @@ def build_record(
                 "value": share if kind_of == METRIC[task] else 0.1, "stderr": se, "n": QUESTIONS,
                 "unit": "accuracy",
             }  # fmt: skip
-    metrics["acc_mean"] = {"value": sum(tasks.values()) / len(tasks), "stderr": None, "n": None, "unit": "accuracy"}
+    metrics["acc_mean"] = {
+        "value": sum(tasks.values()) / len(tasks),
+        "stderr": None,
+        "n": None,
+        "unit": "accuracy",
+    }
     if ppl is not None:
         metrics["wikitext2@2048"] = {"value": ppl, "unit": "perplexity", "higher_is_better": False}
     run_config = copy.deepcopy(config or base_config(model, method, seq_len, num_samples, seed))
@@ -117,7 +128,9 @@ def failed_record(**options: Any) -> RunRecord:
     return record.model_copy(update={"status": "failed", "metrics": {}, "error": failure})
 
 
-def grid_records(models: tuple[str, ...] = ("alpha", "beta"), seeds: tuple[int, ...] = (0,)) -> list[RunRecord]:
+def grid_records(
+    models: tuple[str, ...] = ("alpha", "beta"), seeds: tuple[int, ...] = (0,)
+) -> list[RunRecord]:
     """A full grid with a strong method and length effect that is mirrored on the second model, plus dense runs."""
     rng = np.random.default_rng(1)
     records: list[RunRecord] = []

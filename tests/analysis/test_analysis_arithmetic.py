@@ -34,7 +34,9 @@ def test_ranks_share_ties() -> None:
 
 def test_holm_by_hand() -> None:
     # sorted .01 .02 .04 times 3 2 1 -> .03 .04 .04; NaN is no test
-    assert holm([0.04, float("nan"), 0.01, 0.02]) == pytest.approx([0.04, float("nan"), 0.03, 0.04], nan_ok=True)
+    assert holm([0.04, float("nan"), 0.01, 0.02]) == pytest.approx(
+        [0.04, float("nan"), 0.03, 0.04], nan_ok=True
+    )
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
 

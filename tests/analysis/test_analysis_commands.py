@@ -19,7 +19,12 @@ FORBIDDEN = ("torch", "transformers", "lm_eval", "accelerate", "datasets")
 def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120", "PYTHONWARNINGS": "default"}
     return subprocess.run(
-        [sys.executable, "-m", "analysis", *words], cwd=cwd, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "analysis", *words],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -49,9 +54,14 @@ def test_analysis_never_imports_the_model_stack(run_folder: Path, tmp_path: Path
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
-    code = "import sys; from analysis.cli import analyze; analyze(['--help']); print(*(m for m in ('pandas', 'scipy', 'matplotlib', 'numpy') if m in sys.modules))"
+    code = (
+        "import sys; from analysis.cli import analyze; analyze(['--help'])\n"
+        "print(*(m for m in ('pandas', 'scipy', 'matplotlib', 'numpy') if m in sys.modules))"
+    )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == ""
 
 
@@ -79,7 +89,9 @@ def test_analyze_writes_reports_and_says_what_is_wrong(run_folder: Path, tmp_pat
         (["csv=a.csv", "mapping=m.yaml"], 2, "mapping=m.yaml: cannot be read"),
     ],
 )
-def test_errors_are_one_message_and_an_exit_code(words: list[str], code: int, message: str, tmp_path: Path) -> None:
+def test_errors_are_one_message_and_an_exit_code(
+    words: list[str], code: int, message: str, tmp_path: Path
+) -> None:
     done = command(*words, cwd=tmp_path)
     assert done.returncode == code
     assert message in done.stderr

@@ -21,7 +21,10 @@ def test_every_run_is_counted_with_its_reason(run_folder: Path, records: list[An
     runs = load_runs(run_folder)
     assert len(runs.frame) == len(records) + 2
     problems = runs.problems().set_index("run_id")
-    assert problems.loc["broken", ["state", "reason"]].tolist() == ["failed", "evaluate: OutOfMemoryError: CUDA out of memory"]
+    assert problems.loc["broken", ["state", "reason"]].tolist() == [
+        "failed",
+        "evaluate: OutOfMemoryError: CUDA out of memory",
+    ]
     assert problems.loc["torn", "state"] == "invalid"
     assert problems.loc["torn", "reason"].startswith("damaged record: Expecting value")
     assert runs.models() == ["alpha", "beta"]
@@ -58,7 +61,9 @@ def test_the_same_run_twice_counts_once(make_record: MakeRecord, make_failed: Ma
 def test_other_protocols_are_set_aside_and_the_fields_are_named(make_record: MakeRecord) -> None:
     other = base_card(harness={"lm_eval": "0.4.12", "backend": "fast"})
     other["tasks"]["piqa"]["limit"] = 50
-    rows = [make_record(seq_len=n, acc=0.5) for n in (16, 32, 64)] + [make_record(seq_len=128, acc=0.9, card=other)]
+    rows = [make_record(seq_len=n, acc=0.5) for n in (16, 32, 64)] + [
+        make_record(seq_len=128, acc=0.9, card=other)
+    ]
     runs = separate(from_records(rows))
     assert runs.frame["state"].tolist() == ["valid", "valid", "valid", "set_aside"]
     reason = runs.frame["reason"][3]
@@ -76,7 +81,10 @@ def test_other_protocols_are_set_aside_and_the_fields_are_named(make_record: Mak
 
 
 def test_calibration_seed_and_parameters_are_factors_not_protocol(make_record: MakeRecord) -> None:
-    rows = [make_record(seed=seed, card=base_card(seed=seed, calibration=f"c{seed}", parameters_kept=seed)) for seed in range(3)]
+    rows = [
+        make_record(seed=seed, card=base_card(seed=seed, calibration=f"c{seed}", parameters_kept=seed))
+        for seed in range(3)
+    ]
     assert set(separate(from_records(rows)).frame["state"]) == {"valid"}
     assert describe({"a": [1]}, {"a": [2], "b": 3}) == "a: [1] ≠ [2]; b: None ≠ 3"
 
@@ -108,7 +116,10 @@ HEAD = "taylor_seq_len,taylor_num_samples,ppl,acc_mean,success,pruning_method\n"
     [
         ("", "the file is empty"),
         (HEAD, "has a header and no rows"),
-        ("taylor_seq_len,taylor_num_samples,ppl,pruning_method\n16,128,3,taylor\n", "column missing: acc_mean"),
+        (
+            "taylor_seq_len,taylor_num_samples,ppl,pruning_method\n16,128,3,taylor\n",
+            "column missing: acc_mean",
+        ),
         ("x,y\n1,2\n", "not a table that is known here. It has: x, y"),
         (HEAD + "16,128,3\n", "line 2 has 3 cells, the header has 6"),
         ("acc_mean," + HEAD + "1,16,128,3,0.5,True,taylor\n", "column acc_mean appears twice"),
@@ -120,7 +131,12 @@ def test_unreadable_tables_are_refused_with_the_reason(tmp_path: Path, text: str
 
 
 def test_text_in_a_number_column_makes_that_row_invalid(tmp_path: Path) -> None:
-    runs = load_csv(table(tmp_path / "t.csv", HEAD + "16,128,oops,0.5,True,taylor\n32,128,inf,0.6,True,taylor\n16,256,nan,,True,taylor\n"))
+    runs = load_csv(
+        table(
+            tmp_path / "t.csv",
+            HEAD + "16,128,oops,0.5,True,taylor\n32,128,inf,0.6,True,taylor\n16,256,nan,,True,taylor\n",
+        )
+    )
     assert runs.frame["state"].tolist() == ["invalid", "valid", "invalid"]
     assert runs.frame["reason"].tolist()[0] == "line 2: ppl='oops'"
     assert runs.frame["ppl"].tolist()[1] == float("inf")
@@ -129,7 +145,8 @@ def test_text_in_a_number_column_makes_that_row_invalid(tmp_path: Path) -> None:
 def test_a_mapping_reads_any_table(tmp_path: Path) -> None:
     mapping = table(
         tmp_path / "m.yaml",
-        "name: mine\nmodel: My-7B\ncolumns: {method: algo, acc_mean: score, seq_len: len}\nconstants: {ratio: 0.3}\nprotocol: {by: hand}\n",
+        "name: mine\nmodel: My-7B\ncolumns: {method: algo, acc_mean: score, seq_len: len}\n"
+        "constants: {ratio: 0.3}\nprotocol: {by: hand}\n",
     )
     data = table(tmp_path / "d.csv", "algo,score,len\na,0.4,8\nb,0.5,8\nb,0.5,8\n")
     runs = join([load_csv(data, read_mapping(mapping))])

@@ -46,7 +46,11 @@ def test_everything_is_written_and_valid(reports: dict[str, Path], lang: str) ->
     plots = {path.stem for path in (out / "plots").glob("*.png")}
     assert plots == {path.stem for path in (out / "plots").glob("*.svg")}
     per_model = ("intervals", "tasks", "pareto", "grid", "effects", "scatter", "layers")
-    assert plots == {"methods_by_model", "transfer", *(f"{m}_{p}" for m in ("alpha", "beta") for p in per_model)}
+    assert plots == {
+        "methods_by_model",
+        "transfer",
+        *(f"{m}_{p}" for m in ("alpha", "beta") for p in per_model),
+    }
     linked = re.findall(r"\((plots/[^)]+|tables/[^)]+)\)", (out / "report.md").read_text(encoding="utf-8"))
     assert len(linked) > 30
     assert all((out / name).is_file() for name in linked)
@@ -55,7 +59,9 @@ def test_everything_is_written_and_valid(reports: dict[str, Path], lang: str) ->
 def test_the_schema_refuses_what_the_study_wrote() -> None:
     # a NaN token is no JSON at all; a wrong type must not pass either
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.Draft202012Validator(schema("cross_model_comparison")).validate([{"model": "x", "best_acc": "high"}])
+        jsonschema.Draft202012Validator(schema("cross_model_comparison")).validate(
+            [{"model": "x", "best_acc": "high"}]
+        )
 
 
 def test_plain_has_no_tokens_that_json_lacks() -> None:
@@ -64,7 +70,9 @@ def test_plain_has_no_tokens_that_json_lacks() -> None:
 
 
 def test_comparison_says_the_right_things(reports: dict[str, Path], records: list[RunRecord]) -> None:
-    entry = next(e for e in strict_json(reports["en"] / "cross_model_comparison.json") if e["model"] == "alpha")
+    entry = next(
+        e for e in strict_json(reports["en"] / "cross_model_comparison.json") if e["model"] == "alpha"
+    )
     mine = [r for r in records if r.kind == "pruned" and r.config["model"]["name"] == "alpha"]
     best = max(mine, key=lambda record: record.metrics["acc_mean"].value or 0)
     assert (entry["total_experiments"], entry["valid_experiments"]) == (19, 18)
@@ -136,7 +144,9 @@ def test_both_languages_have_the_same_texts_and_fields() -> None:
 
 def test_chinese_report_is_chinese(reports: dict[str, Path]) -> None:
     text = (reports["zh"] / "report.md").read_text(encoding="utf-8")
-    headings = [line for line in text.splitlines() if line.startswith("#") and not re.search(r"# (alpha|beta)$", line)]
+    headings = [
+        line for line in text.splitlines() if line.startswith("#") and not re.search(r"# (alpha|beta)$", line)
+    ]
     assert len(headings) > 12
     assert all(re.search(r"[\u4e00-\u9fff]", line) for line in headings)
     english = (reports["en"] / "report.md").read_text(encoding="utf-8")
@@ -154,7 +164,9 @@ def test_page_needs_nothing_from_outside(reports: dict[str, Path]) -> None:
 
 
 def test_same_input_same_bytes(tmp_path: Path, records: list[RunRecord]) -> None:
-    first, second = (write_reports(records, tmp_path / name, today="2026-01-01", plots=False) for name in ("a", "b"))
+    first, second = (
+        write_reports(records, tmp_path / name, today="2026-01-01", plots=False) for name in ("a", "b")
+    )
     for one, two in zip(first, second, strict=True):
         if one.suffix != ".sqlite":
             assert one.read_bytes() == two.read_bytes(), one.name
@@ -171,18 +183,38 @@ def broken(make_record: MakeRecord, make_failed: MakeRecord) -> dict[str, list[R
         "dense alone": [make_record(kind="dense")],
         "no perplexity": [make_record(seq_len=n, acc=0.4 + n / 100, ppl=None) for n in (8, 16, 32)],
         "bare": [
-            make_record(seq_len=n, acc=0.4 + n / 100, layers=[], statistics={}, parameters=None, timings={}, provenance={})
+            make_record(
+                seq_len=n,
+                acc=0.4 + n / 100,
+                layers=[],
+                statistics={},
+                parameters=None,
+                timings={},
+                provenance={},
+            )
             for n in (8, 16, 32)
         ],
         "accuracy alone": [
-            make_record(seq_len=n, method=m, metrics={"acc_mean": {"value": 0.4 + n / 100}}) for n in (8, 16) for m in "ab"
+            make_record(seq_len=n, method=m, metrics={"acc_mean": {"value": 0.4 + n / 100}})
+            for n in (8, 16)
+            for m in "ab"
         ],
     }
 
 
 @pytest.mark.parametrize(
     "case",
-    ["one run", "all failed", "no accuracy", "constant", "two equal", "dense alone", "no perplexity", "bare", "accuracy alone"],
+    [
+        "one run",
+        "all failed",
+        "no accuracy",
+        "constant",
+        "two equal",
+        "dense alone",
+        "no perplexity",
+        "bare",
+        "accuracy alone",
+    ],
 )
 def test_poor_inputs_give_a_report_without_a_warning(
     tmp_path: Path, make_record: MakeRecord, make_failed: MakeRecord, case: str
@@ -225,8 +257,22 @@ def analyse_records(rows: list[RunRecord]) -> Any:
 
 
 def test_values_are_shown_as_readers_expect() -> None:
-    cases = [("acc_mean", 0.59804), ("p", 3e-7), ("params_after", 6.5e9), ("gap", 0.01), ("n", 45.0), ("ppl", np.inf)]
-    assert [show(name, value) for name, value in cases] == ["0.5980", "<.0001", "6.500 B", "+0.0100", "45", "∞"]
+    cases = [
+        ("acc_mean", 0.59804),
+        ("p", 3e-7),
+        ("params_after", 6.5e9),
+        ("gap", 0.01),
+        ("n", 45.0),
+        ("ppl", np.inf),
+    ]
+    assert [show(name, value) for name, value in cases] == [
+        "0.5980",
+        "<.0001",
+        "6.500 B",
+        "+0.0100",
+        "45",
+        "∞",
+    ]
     assert show("memory_bytes", 3 * 2**30) == "3.00 GiB"
     assert show("reason", None) == show("acc", float("nan")) == "–"
     assert set(columns()) >= {f"acc_{task}" for task in TASKS}

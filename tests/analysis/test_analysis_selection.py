@@ -34,7 +34,9 @@ def test_without_errors_only_equal_runs_are_ties() -> None:
 
 
 def answers_of(right: list[list[int]], task: list[int]) -> Answers:
-    return Answers(tuple(range(len(right))), np.array(right, dtype=np.int8), np.array(task), ("x", "y")[: max(task) + 1])
+    return Answers(
+        tuple(range(len(right))), np.array(right, dtype=np.int8), np.array(task), ("x", "y")[: max(task) + 1]
+    )
 
 
 def test_paired_difference_by_hand() -> None:
@@ -51,7 +53,9 @@ def test_answers_make_the_tie_set_smaller(run_folder: Path) -> None:
     assert answers is not None
     assert len(answers.rows) == 18
     assert answers.right.shape == (18, 1400)
-    np.testing.assert_allclose(answers.right @ answers.weights(), valid.loc[list(answers.rows), "acc_mean"], atol=0.003)
+    np.testing.assert_allclose(
+        answers.right @ answers.weights(), valid.loc[list(answers.rows), "acc_mean"], atol=0.003
+    )
     with_questions, without = not_distinguishable(valid, answers), not_distinguishable(valid, None)
     assert with_questions.labels[0] == without.labels[0]
     assert len(with_questions.labels) < len(without.labels)

@@ -85,7 +85,12 @@ def test_holm_runs_over_the_statistics_of_one_scope() -> None:
 def grid(seed: int = 0, drop: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     rows = [
-        {"method": m, "seq_len": float(s), "num_samples": float(n), "acc_mean": i * 0.1 + 0.02 * s * i + rng.normal(0, 0.01)}
+        {
+            "method": m,
+            "seq_len": float(s),
+            "num_samples": float(n),
+            "acc_mean": i * 0.1 + 0.02 * s * i + rng.normal(0, 0.01),
+        }
         for (i, m), s, n in product(enumerate("abc"), (1, 2, 3, 4), (10, 20))
     ]
     frame = pd.DataFrame(rows).assign(model="m", run_id=[f"r{i}" for i in range(len(rows))])
@@ -118,7 +123,9 @@ def test_variance_of_a_balanced_grid_adds_up() -> None:
     assert (method.term, method.df, method.ss) == ("method", 2, pytest.approx(between))
     joint = {name: share for name, share, _ in found.joint}
     parts = {term.term: term.eta2 for term in found.terms}
-    assert joint["method × seq_len"] == pytest.approx(parts["method"] + parts["seq_len"] + parts["method × seq_len"])
+    assert joint["method × seq_len"] == pytest.approx(
+        parts["method"] + parts["seq_len"] + parts["method × seq_len"]
+    )
     oneway = stats.f_oneway(*(g for _, g in y.groupby(frame["method"])))
     single = explain(frame, ["method"])
     assert single is not None
@@ -136,7 +143,9 @@ def test_variance_of_an_unbalanced_grid_is_type_two() -> None:
     without = brute_residual(frame, [("method",), ("num_samples",), ("method", "num_samples")])
     with_it = brute_residual(frame, [("method",), ("num_samples",), ("method", "num_samples"), ("seq_len",)])
     assert by_name["seq_len"].ss == pytest.approx(without - with_it)
-    full = brute_residual(frame, [("method", "seq_len"), ("method", "num_samples"), ("seq_len", "num_samples")])
+    full = brute_residual(
+        frame, [("method", "seq_len"), ("method", "num_samples"), ("seq_len", "num_samples")]
+    )
     assert by_name["residual"].ss == pytest.approx(full)
     assert by_name["seq_len"].partial_eta2 == pytest.approx((without - with_it) / (without - with_it + full))
 
@@ -172,7 +181,7 @@ def test_methods_are_compared_over_matched_cells() -> None:
 
 def test_replicates_of_a_cell_count_once_and_give_the_noise() -> None:
     frame = pd.DataFrame({
-        "model": "m", "method": ["a", "a", "a", "b", "b"], "seq_len": [1.0, 1.0, 2.0, 1.0, 2.0], "seed": [0.0, 1.0, 0.0, 0.0, 0.0],
+        "model": "m", "method": ["a", "a", "a", "b", "b"], "seq_len": [1.0, 1.0, 2.0, 1.0, 2.0],
         "acc_mean": [0.1, 0.3, 0.5, 0.4, 0.9],
     })  # fmt: skip
     cells = matched(frame, ["method", "seq_len"])

@@ -18,7 +18,8 @@ from eval.config import TASKS
 
 HEADER = (
     "taylor_seq_len,taylor_num_samples,output_dir,ppl,acc_mean," + ",".join(f"acc_{t}" for t in TASKS)
-    + ",pruning_ratio,grad_mean_ratio,grad_norm_ratio,grad_mean_range,grad_norm_range,extreme_pruning_layers,success,pruning_method"
+    + ",pruning_ratio,grad_mean_ratio,grad_norm_ratio,grad_mean_range,grad_norm_range,extreme_pruning_layers,"
+    + "success,pruning_method"
 )  # fmt: skip
 #        seq  n  ppl   acc  mean_r norm_r mean_rg norm_rg extreme success method
 ROWS = (
@@ -34,7 +35,26 @@ def write_table(path: Path, rows: tuple[tuple, ...] = ROWS) -> Path:
     lines = [HEADER]
     for index, (seq, n, ppl, acc, *statistics, extreme, success, method) in enumerate(rows):
         tasks = ["" if acc == "" else f"{acc:.4f}"] * 7
-        lines.append(",".join(map(str, [seq, n, f"exp_{index}", ppl, acc, *tasks, 0.2, *statistics, f"{extreme}.0", success, method])))
+        lines.append(
+            ",".join(
+                map(
+                    str,
+                    [
+                        seq,
+                        n,
+                        f"exp_{index}",
+                        ppl,
+                        acc,
+                        *tasks,
+                        0.2,
+                        *statistics,
+                        f"{extreme}.0",
+                        success,
+                        method,
+                    ],
+                )
+            )
+        )
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -70,12 +90,17 @@ def test_report_of_a_small_table_by_hand(tiny: Runs) -> None:
     ):  # fmt: skip
         assert line in text.splitlines(), line
     finite = stats.pearsonr([5, 6, 9], [0.4, 0.6, 0.7]).statistic
-    assert f"Tiny  grad_norm_ratio: r = {finite:.4f}, n = 3; 1 row(s) are not finite and left out: Tiny/taylor/16x256" in text
+    assert (
+        f"Tiny  grad_norm_ratio: r = {finite:.4f}, n = 3; 1 row(s) are not finite and left out: Tiny/taylor/16x256"
+        in text
+    )
 
 
 def test_all_texts_of_both_languages_carry_the_same_numbers(tiny: Runs) -> None:
     texts = [study_text(tiny, [summarise(tiny, "Tiny")], lang, "x.json") for lang in ("en", "zh")]
-    numbers = [re.findall(r"-?\d+\.\d+|nan|\b\d+\b", text.split("NOTES")[0].split("附注")[0]) for text in texts]
+    numbers = [
+        re.findall(r"-?\d+\.\d+|nan|\b\d+\b", text.split("NOTES")[0].split("附注")[0]) for text in texts
+    ]
     assert numbers[0] == numbers[1]
     assert len(numbers[0]) > 60
 
@@ -89,7 +114,9 @@ def test_runs_without_any_result_still_give_a_text(tmp_path: Path) -> None:
 
 
 def reference_runs(shared: Path) -> Runs:
-    return join([load_csv(shared / "reference" / "tables" / f"{name}.csv") for name in ("llama", "qwen", "mistral")])
+    return join(
+        [load_csv(shared / "reference" / "tables" / f"{name}.csv") for name in ("llama", "qwen", "mistral")]
+    )
 
 
 @pytest.mark.shared
@@ -123,7 +150,10 @@ def test_cells_that_were_nan_and_values_within_methods(shared: Path) -> None:
     assert table["Llama", "grad_norm_range", "pooled"] == (0.5358, 42)
     assert table["Mistral", "grad_norm_ratio", "pooled"] == (-0.0767, 36)
     assert table["Mistral", "grad_norm_range", "pooled"] == (-0.2989, 36)
-    within = [round(table["Llama", "extreme_layers", scope][0], 2) for scope in ("taylor", "layerwise", "blockwise", "pooled")]
+    within = [
+        round(table["Llama", "extreme_layers", scope][0], 2)
+        for scope in ("taylor", "layerwise", "blockwise", "pooled")
+    ]
     assert within == [-0.94, -0.86, 0.39, -0.29]
     for model in found.values():
         assert model.variance is not None
