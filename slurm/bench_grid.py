@@ -108,9 +108,13 @@ def unshared_side(plan: Plan, folder: Path) -> Side:
 def report(figures: dict[str, dict[str, float]]) -> str:
     """The figures as text."""
     names = {
-        "passes": "gradient passes", "gradient_tokens": "tokens forward + backward", "prior_tokens": "tokens for priors",
-        "all_tokens": "tokens in all", "pass_seconds": "seconds in passes", "wall_seconds": "seconds, whole grid",
-    }  # fmt: skip
+        "passes": "gradient passes",
+        "gradient_tokens": "tokens forward + backward",
+        "prior_tokens": "tokens for priors",
+        "all_tokens": "tokens in all",
+        "pass_seconds": "seconds in passes",
+        "wall_seconds": "seconds, whole grid",
+    }
     lines = [f"{'':<28}{'shared':>12}{'unshared':>12}{'ratio':>8}"]
     for key, name in names.items():
         shared, unshared = figures["shared"][key], figures["unshared"][key]
