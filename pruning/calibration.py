@@ -22,6 +22,7 @@ from pruning.documents import document_tokens, read_texts, single_breaks
 from pruning.errors import DataError, StorageError
 from pruning.files import digest, write_atomic
 from pruning.identity import calibration_fingerprint
+from pruning.tensors import disk_errors
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +83,11 @@ def load_samples(
     if path.exists():
         try:
             stored = load_file(path)
-        except SafetensorError as error:
+            return _samples(stored["ids"], stored["lengths"], stored["left_out"])
+        except (SafetensorError, KeyError) as error:
             raise StorageError(
                 f"{path} is damaged ({error}). Delete it and run the same command again."
             ) from error
-        return _samples(stored["ids"], stored["lengths"], stored["left_out"])
     documents, leaked = _clean(_documents(config, taylor), config, exclude)
     build = _packed if config.packing == "packed" else _study
     ids, lengths = build(documents, config, taylor, tokenizer)
@@ -96,7 +97,12 @@ def load_samples(
         "lengths": torch.from_numpy(lengths),
         "left_out": torch.from_numpy(left_out),
     }
-    write_atomic(path, lambda temporary: save_file(tensors, temporary))
+
+    def fill(temporary: Path) -> None:
+        with disk_errors():
+            save_file(tensors, temporary)
+
+    write_atomic(path, fill)
     return _samples(tensors["ids"], tensors["lengths"], tensors["left_out"])
 
 
@@ -125,10 +131,16 @@ def _documents(config: CalibrationConfig, taylor: TaylorConfig) -> list[str]:
             revision=config.revision,
         )
     except (ConnectionError, OSError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"calibration.path={config.path} cannot be loaded from the hub ({str(error).splitlines()[0]}). Without "
+            f"calibration.path={config.path} cannot be loaded from the hub ({first}). Without "
             "internet use calibration=text_file calibration.path=FILE; `secateur fetch` prepares such files"
         ) from error
+    if config.field not in data.column_names:
+        raise DataError(
+            f"calibration.path={config.path} has no column {config.field!r}; it has "
+            f"{', '.join(data.column_names)} (calibration.field=NAME)"
+        )
     return list(data[config.field])
 
 
@@ -183,7 +195,8 @@ def _study(
     if row < taylor.num_samples:
         raise DataError(
             f"calibration: taylor.num_samples={taylor.num_samples} documents are wanted "
-            f"(packing=study), the text has {row} of more than {config.min_chars} characters. Give more text or a smaller taylor.num_samples"
+            f"(packing=study), the text has {row} of more than {config.min_chars} characters. Give more text or a "
+            "smaller taylor.num_samples"
         )
     return ids, lengths
 

@@ -8,6 +8,7 @@ from pruning.errors import StorageError
 from pruning.files import new_directory, write_json
 from pruning.models.loading import load_pruned
 from pruning.plan import PruningPlan
+from pruning.tensors import disk_errors
 
 CODE = "modeling_pruned.py"
 __all__ = ["load_pruned", "save_pruned"]
@@ -29,7 +30,8 @@ def save_pruned(
     with new_directory(folder) as temporary:
         model.config.auto_map = {"AutoModelForCausalLM": f"{Path(CODE).stem}.Pruned{base.__name__}"}
         model.config.architectures = [f"Pruned{base.__name__}"]
-        model.save_pretrained(temporary, safe_serialization=True)
+        with disk_errors():
+            model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
         (temporary / CODE).write_text(_code(base), encoding="utf-8")
         plan.save(temporary / "plan.json")

@@ -21,7 +21,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         import pyarrow.parquet as pq
 
         try:
-            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+            rows: list[Any] = pq.read_table(path).to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a readable parquet file: {error}") from error
     else:
@@ -32,6 +32,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise DataError(f"{path} is not a readable JSONL file: {error}") from error
     if not rows:
         raise DataError(f"{path} holds no rows")
+    bad = next((i for i, row in enumerate(rows) if not isinstance(row, dict)), None)
+    if bad is not None:
+        raise DataError(f"{path}: row {bad} is {rows[bad]!r}, not a JSON object with a text column")
     return rows
 
 
@@ -44,7 +47,10 @@ def read_texts(path: Path, field: str, key: str) -> list[str]:
     if path.suffix == ".txt":
         if not path.is_file():
             raise DataError(f"{path}: no such file; give a .txt, .jsonl or .parquet file")
-        return [path.read_text(encoding="utf-8")]
+        try:
+            return [path.read_text(encoding="utf-8")]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text: {error}") from error
     rows = read_rows(path)
     if field not in rows[0]:
         raise DataError(f"{path} has no column {field!r}; it has {', '.join(rows[0])} ({key}=NAME)")

@@ -13,6 +13,9 @@ from typing import Any
 
 from pruning.errors import StorageError
 
+TEMPORARY = ".tmp"
+"""How the names of files and folders end that are being written."""
+
 
 def strict(value: Any) -> Any:
     """Return `value` with every non-finite float as None, so that the JSON is strict."""
@@ -50,11 +53,12 @@ def file_digest(path: Path, length: int = 16) -> str:
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
         _flush(temporary)
         temporary.chmod(0o644)
@@ -64,7 +68,8 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
             f"cannot write {path}: {error}. Free some space or choose another `out=DIR`."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -99,9 +104,10 @@ def new_directory(final: Path) -> Iterator[Path]:
 
     When another process has put `final` there meanwhile, its version stays and ours is dropped.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+    temporary: Path | None = None
     try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=TEMPORARY, dir=final.parent))
         yield temporary
         for item in temporary.rglob("*"):
             if item.is_file():
@@ -117,7 +123,17 @@ def new_directory(final: Path) -> Iterator[Path]:
             f"cannot write {final}: {error}. Free some space or choose another folder."
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed writers left in a folder. Call it only while no other process writes there."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -113,7 +113,7 @@ class PruningPlan:
                 for item in raw.pop("layers")
             )
             return cls(layers=layers, **{**raw, "guards": tuple(raw["guards"])})
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StorageError(
                 f"{path} is not a pruning plan of schema {PLAN_SCHEMA} ({error}). Delete it and run again."
             ) from error

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from pruning.capture.result import FACTS, Capture
 from pruning.capture.views import Level
+from pruning.files import clear_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class CaptureCache:
             found = find()  # another process may have stored it meanwhile
             if found is not None:
                 return found, True
+            clear_leftovers(self.folder)
             capture = compute()
             self.put(capture)
             return capture, False

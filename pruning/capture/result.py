@@ -17,6 +17,7 @@ from pruning.capture.views import Level
 from pruning.errors import StorageError
 from pruning.files import file_digest, new_directory, read_json, write_json
 from pruning.models.adapter import Structure
+from pruning.tensors import disk_errors
 
 TENSORS, FACTS = "capture.safetensors", "capture.json"
 
@@ -93,7 +94,8 @@ class Capture:
             if (value := self.priors(kind)) is not None
         }
         with new_directory(folder) as temporary:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / TENSORS)
+            with disk_errors():
+                save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / TENSORS)
             facts = {
                 "level": int(self.level),
                 "snapshots": self.snapshots,
@@ -114,16 +116,18 @@ class Capture:
         """
         raw = read_json(folder / FACTS)
         path = folder / TENSORS
-        if not path.is_file() or file_digest(path) != raw["digest"]:
-            raise StorageError(
-                f"the cached capture {folder} is damaged: delete this folder and run the same command again"
-            )
         try:
-            tensors = load_file(path)
-        except SafetensorError as error:
+            if file_digest(path) != raw["digest"]:
+                raise ValueError(f"{TENSORS} is not the file that was written")
+            return cls._parse(raw, load_file(path))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise StorageError(
-                f"the cached capture {folder} is damaged ({error}): delete it and run again"
+                f"the cached capture {folder} is damaged ({error}): delete this folder and run the same "
+                "command again"
             ) from error
+
+    @classmethod
+    def _parse(cls, raw: dict[str, Any], tensors: dict[str, torch.Tensor]) -> "Capture":
         return cls(
             level=Level(raw["level"]),
             snapshots=tuple(raw["snapshots"]),

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,7 +94,8 @@ def outline(config: ModelConfig) -> LoadedModel:
     def empty(settings: Any, source: str, folder: Path | None) -> Any:
         with torch.device("meta"):
             if folder is not None and getattr(settings, "secateur_layers", None) is not None:
-                return pruned_class(MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)])(settings)
+                base: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+                return pruned_class(base)(settings)
             return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
 
     return _open(config, empty)
@@ -132,7 +133,7 @@ def _model_type(path: Path) -> str:
 
 
 @contextmanager
-def _explained(config: ModelConfig, folder: Path | None) -> Iterator[None]:
+def _explained(config: ModelConfig, folder: Path | None) -> Generator[None]:
     """Turn whatever Transformers raises about a model into one message that says what to do."""
     try:
         yield
@@ -172,7 +173,7 @@ def _weights(config: ModelConfig, source: str, folder: Path | None, settings: An
     )
 
 
-def _whole(source: Path | str, loaded: tuple[Any, dict[str, Any]]) -> Any:
+def _whole(source: Path | str, loaded: Any) -> Any:
     """The model, when the files held every tensor of it: Transformers fills gaps with random numbers."""
     model, report = loaded
     missing = sorted(report["missing_keys"])
@@ -193,7 +194,7 @@ def load_pruned(folder: Path | str, dtype: Any = "auto", attention: str = "sdpa"
     folder = Path(folder)
     try:
         settings = AutoConfig.from_pretrained(folder)
-        base = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+        base: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
         loaded = pruned_class(base).from_pretrained(
             folder,
             config=settings,
