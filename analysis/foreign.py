@@ -133,8 +133,9 @@ def _build(path: Path, raw: pd.DataFrame, mapping: Mapping) -> Runs:
     name = protocol_id(mapping.protocol or {"mapping": mapping.name})
     frame["protocol"] = name
     frame = _standard_errors(complete(frame), mapping.questions)
-    runs = Runs(frame=check_accuracy(frame), layers=empty_layers(), protocols={name: mapping.protocol})
-    return Runs(**{**vars(runs), "ppl_protocol": mapping.ppl_protocol})
+    if mapping.ppl_protocol is not None:
+        frame[f"metric.{mapping.ppl_protocol}"] = frame["ppl"]
+    return Runs(frame=check_accuracy(frame), layers=empty_layers(), protocols={name: mapping.protocol})
 
 
 def _numbers(cells: pd.Series, name: str, wrong: dict[int, list[str]]) -> pd.Series:

@@ -37,7 +37,7 @@ def _blocks(blocks: tuple[Block, ...], plots: set[str], texts: Texts) -> list[st
                 lines += [
                     f"![{block.title}](plots/{block.name}.png)",
                     "",
-                    f"*{block.title}.* {block.note}".rstrip(),
+                    f"*{block.title}* · {block.note}".rstrip(),
                     "",
                 ]
         else:

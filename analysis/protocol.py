@@ -97,7 +97,8 @@ def choose_perplexity(runs: Runs) -> Runs:
 
     best = min(names, key=rank)
     frame = runs.frame.copy()
-    frame["ppl"] = pd.to_numeric(frame[best], errors="coerce").where(frame[best].notna(), frame["ppl"])
+    unnamed = frame[names].isna().all(axis=1)  # tables that do not say how their perplexity was measured
+    frame["ppl"] = pd.to_numeric(frame[best], errors="coerce").where(~unnamed, frame["ppl"])
     return with_frame(runs, frame, ppl_protocol=best.removeprefix("metric."))
 
 

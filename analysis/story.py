@@ -58,7 +58,12 @@ def warnings(runs: Runs, texts: Texts) -> list[Block]:
 def _across(findings: list[ModelFindings], cross: CrossFindings, texts: Texts) -> Section:
     blocks: list[Block] = [
         Table(
-            "models", texts("tables.models"), cross.table, texts("tables.models_note"), mark=frozenset({0})
+            "models",
+            texts("tables.models"),
+            cross.table,
+            texts("tables.models_note"),
+            mark=frozenset({0}),
+            skip=("low", "high", "best_method"),
         ),
         Figure("methods_by_model", texts("figures.methods_by_model"), texts("figures.methods_by_model_note")),
         _wins(cross.wins, texts),
@@ -70,6 +75,7 @@ def _across(findings: list[ModelFindings], cross: CrossFindings, texts: Texts) -
                 texts("tables.pairs_all"),
                 pairs_frame(cross.pairs),
                 texts("tables.pairs_note"),
+                skip=("t_p", "w_p"),
             )
         )
     transfer = cross.transfer.rename(columns={"source": "source_model", "target": "target_model"})

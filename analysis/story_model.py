@@ -132,6 +132,7 @@ def _methods(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]
                 texts("tables.pairs"),
                 pairs_frame(found.pairs),
                 texts("tables.pairs_note"),
+                skip=("t_p", "w_p"),
             )
         )
         statistic, p, cells = found.omnibus
