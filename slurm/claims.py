@@ -65,9 +65,7 @@ class Claim:
 
 def myself() -> Owner:
     """This process."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if os.environ.get("SLURM_ARRAY_JOB_ID"):
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    job = my_job()
     started = psutil.Process().create_time()
     return Owner(
         host=os.uname().nodename,
@@ -148,6 +146,8 @@ def _alive(path: Path, job_lives: JobLookup) -> bool:
     if owner.host == os.uname().nodename:
         return owner.boot == _boot() and _process_lives(owner)
     if owner.slurm_job is not None:
+        if owner.slurm_job == my_job():
+            return False  # this job, before it was requeued from another node
         answer = job_lives(owner.slurm_job)
         if answer is not None:
             return answer
@@ -183,6 +183,13 @@ def _server_time(folder: Path) -> float:
         return probe.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
+
+
+def my_job() -> str | None:
+    """Id of the Slurm job that this process is; None outside Slurm."""
+    if os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
+    return os.environ.get("SLURM_JOB_ID")
 
 
 def _boot() -> str:

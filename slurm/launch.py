@@ -67,7 +67,7 @@ def launch(plan: Plan, retry: bool, wait: bool) -> int:
     """
     view = look(plan, queue.jobs() if plan.launcher == "slurm" else None)
     out = console()
-    failed = view.of("failed")
+    failed = [each for each in view.of("failed") if each.kind != "analysis"]
     if failed and not retry:
         out.print(
             f"{len(failed)} failed tasks are left alone; `secateur retry {plan.grid} out={plan.out}` tries them again"

@@ -64,8 +64,10 @@ class Pool:
         wanted = {"waiting", "interrupted", "queued", "running"} | ({"failed", "blocked"} if retry else set())
         condition = {each.id: each.condition for each in view.tasks}
         self.todo = {task.id: task for task in self.plan.tasks if condition[task.id] in wanted}
-        if self.todo:  # new records make an analysis of before outdated
-            self.todo |= {task.id: task for task in self.plan.of("analysis")}
+        last = {task.id: task for task in self.plan.of("analysis")}
+        if self.todo or any(condition[name] != "done" for name in last):
+            self.todo |= last  # new records make an analysis of before outdated
+        self.done = {name for name, state in condition.items() if state == "done"}
         self.failed = {
             each.id
             for each in view.tasks
@@ -95,7 +97,6 @@ class Pool:
         return self.stopped
 
     def _start(self) -> None:
-        tasks = self.plan.by_id()
         for task in list(self.todo.values()):
             broken = [name for name in task.needs if name in self.failed]
             if broken and task.kind != "analysis":
@@ -103,11 +104,8 @@ class Pool:
                 del self.todo[task.id]
                 self.report("blocked", task)
                 continue
-            waits = [name for name in task.needs if name in self.todo or name in self.running]
-            ready = not waits and (
-                task.kind == "analysis" or all(finished(self.plan, tasks[name]) for name in task.needs)
-            )
-            if ready and self.free:
+            ended = self.done if task.kind != "analysis" else self.done | self.failed
+            if self.free and all(name in ended for name in task.needs):
                 del self.todo[task.id]
                 self._spawn(task, self.free.pop())
 
@@ -143,6 +141,8 @@ class Pool:
             task = self.plan.by_id()[name]
             if code != 0 or not (task.kind == "analysis" or finished(self.plan, task)):
                 self.failed.add(name)
+            else:
+                self.done.add(name)
             self.report("end", task)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:

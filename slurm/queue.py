@@ -92,13 +92,6 @@ def max_array_size() -> int:
     return max(1, int(match.group(1))) if match else 1000
 
 
-def my_job() -> str | None:
-    """Id of the job that this process is, `123_4` for an array task; None outside Slurm."""
-    if os.environ.get("SLURM_ARRAY_JOB_ID"):
-        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
-    return os.environ.get("SLURM_JOB_ID")
-
-
 def restarts() -> int:
     """How often this job has been requeued."""
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))

@@ -15,7 +15,7 @@ from eval.record import FAILED, RECORD, Failure, RunRecord, write_record
 from pruning.errors import SecateurError
 from pruning.files import read_json
 from slurm import queue
-from slurm.claims import HEARTBEAT, Claim, acquire
+from slurm.claims import HEARTBEAT, Claim, acquire, my_job
 from slurm.code import code_fingerprint
 from slurm.gather import gather
 from slurm.leash import die_with_parent
@@ -78,7 +78,7 @@ class Doing:
         self.before: TaskState | None = None
         self.claimed = False
         self.attempt = Attempt(
-            started=now(), host=os.uname().nodename, pid=os.getpid(), job=queue.my_job(),
+            started=now(), host=os.uname().nodename, pid=os.getpid(), job=my_job(),
             cuda=os.environ.get("CUDA_VISIBLE_DEVICES"),
         )  # fmt: skip
 
@@ -170,7 +170,7 @@ class Doing:
 
     def _stopped(self, code: int | None = None) -> int:
         """Asked to stop: back into the queue where the scheduler is to do that, else interrupted."""
-        job = queue.my_job()
+        job = my_job()
         if (
             self.signals.requeue
             and job is not None

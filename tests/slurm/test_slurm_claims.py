@@ -71,6 +71,13 @@ def test_owners_on_other_machines_live_by_job_or_heartbeat(
     assert (claim is not None) == free
 
 
+def test_a_job_requeued_to_another_node_does_not_wait_for_itself(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    plant(tmp_path / "t", 1, host="the node before", slurm_job="7_1")
+    assert acquire(tmp_path / "t", lambda job: True) is not None
+
+
 def test_a_heartbeat_keeps_a_claim_alive(tmp_path: Path) -> None:
     path = plant(tmp_path / "t", 1, claims.STALE * 2, host="elsewhere")
     Claim(path).beat()
