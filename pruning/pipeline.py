@@ -8,20 +8,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from pruning.allocation import make_plan
-from pruning.calibration import load_samples
+from pruning.calibration import Samples, load_samples
 from pruning.capture.cache import CaptureCache
 from pruning.capture.passes import run_capture
 from pruning.capture.result import Capture
 from pruning.capture.views import Level
 from pruning.capture.workers import Workers
 from pruning.config import PruneConfig, capture_identity
+from pruning.errors import ModelError, NumericsError
 from pruning.files import digest
+from pruning.identity import calibration_fingerprint
 from pruning.importance import ESTIMATORS, estimator
-from pruning.importance.scores import final_scores, needs_capture
-from pruning.models.loading import LoadedModel, load
+from pruning.importance.scores import Scores, final_scores, needs_capture
+from pruning.models.adapter import STRUCTURES
+from pruning.models.loading import LoadedModel, load, outline, resolve_device
 from pruning.plan import PruningPlan
 from pruning.surgery import prune
 
@@ -74,6 +79,7 @@ def run(
     scores = final_scores(
         loaded, capture, config.method, config.taylor.num_samples, config.capture.prior_share, config.seed
     )
+    _finite(scores)
     plan = make_plan(scores, loaded.layout, config.method, config.budget, config.guard, loaded.fingerprint)
     if plan_path is not None:
         plan.save(plan_path)
@@ -92,22 +98,55 @@ def run(
     return Pruned(loaded, plan, capture, reused, clock.seconds)
 
 
+def check(config: PruneConfig, exclude: frozenset[str] = frozenset()) -> None:
+    """Refuse what can be known to fail before any weight is loaded.
+
+    Raises:
+        SecateurError: Unknown family, missing modules or device, too little text, or a budget that cannot be met.
+    """
+    resolve_device(config.device)
+    model = outline(config.model)
+    flat = Scores({s: tuple(np.zeros(layer.units(s)) for layer in model.layout.layers) for s in STRUCTURES})
+    make_plan(flat, model.layout, config.method, config.budget, config.guard, model.fingerprint)
+    if needs_capture(config.method):
+        _samples(config, model, exclude)
+
+
+def _samples(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) -> Samples:
+    """The calibration samples, which the model must be able to read."""
+    samples = load_samples(config.calibration, config.taylor, loaded.tokenizer, _cache(config), exclude)
+    rows = cast("Any", loaded.model).get_input_embeddings().weight.shape[0]
+    if int(samples.ids.max()) >= rows:
+        raise ModelError(
+            f"model.path={config.model.path}: its tokenizer gives token {int(samples.ids.max())}, its embedding "
+            f"has {rows} rows. The tokenizer is another model's: copy the folder again"
+        )
+    return samples
+
+
+def _finite(scores: Scores) -> None:
+    """Refuse to rank units by NaN or infinite scores."""
+    for structure, layers in scores.units.items():
+        for layer, values in enumerate(layers):
+            if not np.isfinite(values).all():
+                raise NumericsError(
+                    f"the scores of layer {layer}, {structure}, are NaN or infinite: its weights or activations are. "
+                    "Look at the model, or use model.dtype=bfloat16 or float32"
+                )
+
+
+def _cache(config: PruneConfig) -> Path:
+    return Path(config.out) / "cache"
+
+
 def obtain_capture(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) -> tuple[Capture, bool]:
     """The capture that a run needs: from the cache, or one pass over the calibration text.
 
     Returns:
         The capture and whether it was reused.
     """
-    cache_folder = Path(config.out) / "cache"
-    samples = load_samples(config.calibration, config.taylor, loaded.tokenizer, cache_folder, exclude)
-    key = digest(
-        {
-            **capture_identity(config),
-            "fingerprint": loaded.fingerprint,
-            "text": _text_identity(config, loaded, cache_folder, exclude),
-        }
-    )
-    cache = CaptureCache(cache_folder / "captures" / key)
+    samples = _samples(config, loaded, exclude)
+    cache = CaptureCache(_cache(config) / "captures" / capture_key(config, loaded, exclude))
     rule, method, taylor = estimator(config.method.estimator), config.method, config.taylor
     level = Level.SQUARES if config.capture.estimators == "all" else rule.level
 
@@ -149,11 +188,18 @@ def _together(
 
 
 def snapshot_points(config: PruneConfig) -> list[int]:
-    """Sample counts that a capture serves: the one asked for, its half and quarter, and the configured ones."""
-    count = config.taylor.num_samples
-    points = {count} | {n for n in config.capture.snapshots if 0 < n <= count}
-    points |= {count // part for part in (2, 4) if count % (part * config.taylor.batch_size) == 0}
-    return sorted(points)
+    """Sample counts that a capture serves: the one asked for, its half and quarter, and the configured ones.
+
+    A count that ends within a batch gets a pass of its own: here it would change the batches behind it.
+    """
+    count, batch = config.taylor.num_samples, config.taylor.batch_size
+    asked = {n for n in config.capture.snapshots if 0 < n < count}
+    whole = {n for n in asked if n % batch == 0}
+    if asked != whole:
+        log.warning(
+            "no snapshot at %s samples: not a multiple of taylor.batch_size=%d", sorted(asked - whole), batch
+        )
+    return sorted({count} | whole | {count // part for part in (2, 4) if count % (part * batch) == 0})
 
 
 def _priors(config: PruneConfig) -> tuple[Any, ...]:
@@ -162,11 +208,24 @@ def _priors(config: PruneConfig) -> tuple[Any, ...]:
     return tuple(kind for kind in ("loss", "cosine", "gate") if kind in kinds)
 
 
-def _text_identity(config: PruneConfig, loaded: LoadedModel, cache: Path, exclude: frozenset[str]) -> str:
-    """Digest of the first sample and of what was left out: prefixes of one text are one text, whatever their number."""
+def capture_key(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) -> str:
+    """Digest of all that decides a capture but the number of samples: contents count, not where they lie.
+
+    The text enters by its source and its first sample: prefixes of one text are one text.
+    """
     one = config.taylor.model_copy(update={"num_samples": 1})
-    first = load_samples(config.calibration, one, loaded.tokenizer, cache, exclude)
-    return f"{first.digest}-{first.left_out}"
+    first = load_samples(config.calibration, one, loaded.tokenizer, _cache(config), exclude)
+    places = {
+        "model": config.model.model_copy(update={"path": "fingerprint"}),
+        "calibration": config.calibration.model_copy(update={"path": "fingerprint"}),
+    }
+    return digest(
+        {
+            **capture_identity(config.model_copy(update=places)),
+            "fingerprint": loaded.fingerprint,
+            "text": [calibration_fingerprint(config.calibration), first.digest, first.left_out],
+        }
+    )
 
 
 class _Clock:

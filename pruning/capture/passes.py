@@ -13,11 +13,11 @@ import torch
 
 from pruning.calibration import Samples
 from pruning.capture.activations import ActivationRecorder
-from pruning.capture.gradients import GradientFolder, requires_gradient
+from pruning.capture.gradients import STATISTICS, GradientFolder, requires_gradient
 from pruning.capture.loss import next_token_loss
 from pruning.capture.priors import measure_priors
 from pruning.capture.result import Capture, prior_samples
-from pruning.capture.snapshots import accumulated_statistics, take
+from pruning.capture.snapshots import accumulated_statistics, batch_bounds, take
 from pruning.capture.views import Estimator, Level
 from pruning.capture.workers import Workers
 from pruning.config import CaptureConfig, TaylorConfig
@@ -39,10 +39,14 @@ class _Tally:
     forward_tokens: int = 0
     backward_tokens: int = 0
     text_tokens: int = 0
-    batches: int = 0
+    numbers: list[int] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
     statistics: list[torch.Tensor] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
+
+    def by_number(self, batches: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
+        """What was kept of each batch that counted, by the batch's number."""
+        return dict(zip(self.numbers, batches, strict=True))
 
 
 class CalibrationPass:
@@ -87,7 +91,7 @@ class CalibrationPass:
             problem, losses = self._attempt(ids, mask, scale)
             if not problem:
                 self.tally.losses.append(losses)
-                self.tally.batches += 1
+                self.tally.numbers.append(number)
                 self.tally.text_tokens += int(mask.sum())
                 return
         message = f"calibration batch {number}: {problem} is NaN or infinite"
@@ -139,7 +143,7 @@ class CalibrationPass:
     def snapshot(self) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Scores of every estimator over all workers so far, and statistics of the accumulated gradient [P, S]."""
         workers, tracked = self.workers, self.folder.tracked if self.folder is not None else []
-        tokens, batches = workers.total(self.tally.text_tokens), workers.total(self.tally.batches)
+        tokens, batches = workers.total(self.tally.text_tokens), workers.total(len(self.tally.numbers))
         scores = take(self.loaded, self.estimators, self.recorder.sites, tracked, workers, tokens, batches)
         return scores, accumulated_statistics(tracked, workers) if tracked else None
 
@@ -183,10 +187,11 @@ def run_capture(
                         samples.ids[rows].to(loaded.device), samples.mask(rows).to(loaded.device), number
                     )
                 if stop in snapshots:
-                    if walk.workers.total(walk.tally.batches) == 0:
+                    if walk.workers.total(len(walk.tally.numbers)) == 0:
+                        where = walk.workers.gather(walk.tally.skipped)[0]["where"]
                         raise NumericsError(
-                            f"none of the first {stop} calibration samples gave a finite gradient "
-                            f"({walk.tally.skipped[0]['where']}). Use model.dtype=bfloat16 or float32"
+                            f"none of the first {stop} calibration samples gave a finite gradient ({where}). "
+                            "Look at the model's weights, or use model.dtype=bfloat16 or float32"
                         )
                     found, statistics = walk.snapshot()
                     scores |= {
@@ -209,7 +214,7 @@ def run_capture(
     tensors = (
         tuple((t.layer, t.name, t.parameter.numel()) for t in walk.folder.tracked) if walk.folder else ()
     )
-    batch_losses = walk.workers.gather_rows([row.double().cpu() for row in tally.losses])
+    batch_losses = walk.workers.gather_rows(tally.by_number([row.double().cpu() for row in tally.losses]))
     facts = {
         "samples": snapshots[-1],
         "seq_len": int(samples.ids.shape[1]),
@@ -218,17 +223,21 @@ def run_capture(
         "forward_tokens": walk.workers.total(tally.forward_tokens + prior_tokens),
         "backward_tokens": walk.workers.total(tally.backward_tokens),
         "mean_loss": float(batch_losses.mean()) if len(batch_losses) else None,
-        "skipped_batches": tally.skipped,
+        "skipped_batches": sorted(walk.workers.gather(tally.skipped), key=lambda skip: skip["batch"]),
         "workers": walk.workers.size,
         "seconds": time.perf_counter() - started,
     }
-    statistics = walk.workers.gather_rows([row[None] for row in tally.statistics])
+    statistics = (
+        walk.workers.gather_rows(tally.by_number([row[None] for row in tally.statistics]))
+        if len(tensors)
+        else torch.zeros(0, 0, len(STATISTICS))
+    )
     return Capture(
         level=level,
         snapshots=tuple(snapshots),
         scores=scores,
         tensors=tensors,
-        batch_statistics=statistics if len(tensors) else torch.zeros(0, 0, 5),
+        batch_statistics=statistics,
         accumulated_statistics=accumulated,
         prior_loss=loss,
         prior_cosine=cosine,
@@ -237,29 +246,17 @@ def run_capture(
     )
 
 
-def batch_bounds(batch_size: int, snapshots: Sequence[int]) -> list[tuple[int, int]]:
-    """Start and end of every batch; no batch crosses a snapshot, so that a snapshot equals a pass of its own."""
-    bounds: list[tuple[int, int]] = []
-    start = 0
-    for end in snapshots:
-        while start < end:
-            stop = min(start + batch_size, end)
-            bounds.append((start, stop))
-            start = stop
-    return bounds
-
-
 def _gate_prior(walk: CalibrationPass, layers: int) -> torch.Tensor:
     """First-order loss rise per sample, float64 [N, L, 3]: minus the sum over units of a x dL/da."""
-    rows = []
-    for batch in range(walk.tally.batches):
+    rows: dict[int, torch.Tensor] = {}
+    for batch, number in enumerate(walk.tally.numbers):
         sites = {(s.layer, s.structure): s.slopes[batch].cpu() for s in walk.recorder.sites}
         first = next(iter(sites.values()))
         value = torch.zeros(len(first), layers, 3, dtype=torch.float64)
         for (layer, structure), slope in sites.items():
             value[:, layer, 1 + STRUCTURES.index(structure)] = -slope
         value[:, :, 0] = value[:, :, 1] + value[:, :, 2]
-        rows.append(value)
+        rows[number] = value
     return walk.workers.gather_rows(rows)
 
 
@@ -276,8 +273,8 @@ def _priors(
     if not {"loss", "cosine"} & set(config.priors):
         return None, None, 0
     wanted = prior_samples(count, config.prior_share)
-    rises: list[torch.Tensor] = []
-    cosines: list[torch.Tensor] = []
+    rises: dict[int, torch.Tensor] = {}
+    cosines: dict[int, torch.Tensor] = {}
     work = 0
     with Bar("priors", wanted, show=progress) as bar:
         for number, (start, stop) in enumerate(batch_bounds(taylor.batch_size, [wanted])):
@@ -288,9 +285,9 @@ def _priors(
                     loaded.model, loaded.adapter, ids, mask, loss="loss" in config.priors
                 )
                 work += tokens
-                cosines.append(cosine)
+                cosines[number] = cosine
                 if rise is not None:
-                    rises.append(rise)
+                    rises[number] = rise
             bar.advance(stop - start)
     return (
         (workers.gather_rows(rises) if "loss" in config.priors else None),

@@ -13,6 +13,18 @@ from pruning.models.adapter import STRUCTURES, Projection, linear
 from pruning.models.loading import LoadedModel
 
 
+def batch_bounds(batch_size: int, snapshots: Sequence[int]) -> list[tuple[int, int]]:
+    """Start and end of every batch; no batch crosses a snapshot, so that a snapshot equals a pass of its own."""
+    bounds: list[tuple[int, int]] = []
+    start = 0
+    for end in snapshots:
+        while start < end:
+            stop = min(start + batch_size, end)
+            bounds.append((start, stop))
+            start = stop
+    return bounds
+
+
 def take(
     loaded: LoadedModel,
     estimators: Sequence[Estimator],

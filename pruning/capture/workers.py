@@ -1,8 +1,12 @@
 """The processes that share one capture: who does which batch, and how sums come together."""
 
 import os
+from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
+
+Item = TypeVar("Item")
 
 
 class Workers:
@@ -37,20 +41,22 @@ class Workers:
         """Sum of a count over all processes."""
         return int(self.sum(torch.tensor(number, dtype=torch.int64)))
 
-    def gather_rows(self, batches: list[torch.Tensor]) -> torch.Tensor:
-        """Rows of all batches of all processes, in batch order. Batches are equal but for their first axis."""
+    def gather(self, items: list[Item]) -> list[Item]:
+        """The items of all processes, on each of them; what they are must survive pickling between processes."""
         if self._accelerator is None:
-            return torch.cat(batches) if batches else torch.zeros(0)
+            return items
         from accelerate.utils import gather_object
 
-        mine = [(index * self.size + self.rank, batch.tolist()) for index, batch in enumerate(batches)]
-        everyone = sorted(gather_object(mine), key=lambda item: item[0])
-        dtype = batches[0].dtype if batches else torch.float64
-        return (
-            torch.cat([torch.tensor(rows, dtype=dtype) for _, rows in everyone])
-            if everyone
-            else torch.zeros(0)
-        )
+        return list(gather_object(items))
+
+    def gather_rows(self, batches: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """Rows of all batches of all processes, in batch order; batches are given by their number.
+
+        They are equal but for their first axis.
+        """
+        everyone = self.gather([(number, batch.cpu().numpy()) for number, batch in batches.items()])
+        rows = [torch.from_numpy(batch) for _, batch in sorted(everyone, key=lambda item: item[0])]
+        return torch.cat(rows) if rows else torch.zeros(0)
 
     @property
     def main(self) -> bool:
