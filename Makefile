@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)  ## prune and measure the three shipped models, then write a report (minutes on a laptop)
-	$(BIN)/python -m eval.demo out=runs/demo
+	$(BIN)/secateur grid grid=demo launcher=local workers=2 out=runs/demo
 
 test: $(READY)  ## all tests that this machine can run, with coverage
 	$(BIN)/python -m coverage erase
@@ -43,7 +43,7 @@ format: $(READY)  ## format the code
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## measure both sides of every speed claim in one go, and print the ratios
-	$(BIN)/python -m eval.bench_capture
+	$(BIN)/python -m pruning.bench_capture
 	$(BIN)/python -m eval.bench_harness
 
 wheel: $(READY)  ## build the wheel into dist/

@@ -5,6 +5,7 @@ how it is batched on the device, where files go) are not.
 """
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,10 +17,15 @@ LOCAL = {"identity": False}
 RESULT_VERSION = 1
 """Raised whenever a change of code changes results: runs of different versions have different identities."""
 
-Estimator = Literal["taylor", "taylor_gate", "taylor_second", "magnitude", "wanda", "fluctuation", "random"]
 PriorKind = Literal["none", "loss", "cosine", "gate"]
 C = TypeVar("C", bound=BaseModel)
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+
+
+def estimator_names() -> list[str]:
+    """Names of the importance estimators: each is a file of `pruning/importance/`."""
+    files = (Path(__file__).parent / "importance").glob("*.py")
+    return sorted(path.stem for path in files if path.stem not in {"__init__", "base", "scores"})
 
 
 class Frozen(BaseModel):
@@ -106,13 +112,21 @@ class MethodConfig(Frozen):
     """How statistics become scores, and scores a plan."""
 
     name: str = "custom"
-    estimator: Estimator = "taylor"
+    estimator: str = "taylor"
     prior: PriorKind = "none"
     scope: Literal["layer", "block"] = "block"
     temperature: Annotated[float, Field(ge=0)] = 1.0
     allocation: Literal["global", "uniform", "per_layer"] = "global"
     layer_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     structures: Literal["both", "attention", "mlp"] = "both"
+
+    @model_validator(mode="after")
+    def _estimator_exists(self) -> Self:
+        if self.estimator not in estimator_names():
+            raise ValueError(
+                f"method.estimator={self.estimator!r}: estimators are {', '.join(estimator_names())}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_where_needed(self) -> Self:

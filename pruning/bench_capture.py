@@ -1,0 +1,199 @@
+"""Time and memory of the calibration pass against a plain backward pass that keeps all gradients.
+
+`python -m pruning.bench_capture [shape=llama100m] [device=cpu] [rounds=3] [samples=32] [length=128]` runs every side
+in processes of its own, in turn, and prints ratios. Random weights: speed does not depend on them.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pruning.calibration import Samples
+from pruning.capture.passes import run_capture
+from pruning.capture.views import Level
+from pruning.config import CaptureConfig, TaylorConfig
+from pruning.importance import ESTIMATORS
+from pruning.models.adapter import adapter_for, linear
+from pruning.models.layout import read_layout
+from pruning.models.loading import LoadedModel
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama100m": {
+        "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "num_key_value_heads": 4, "vocab_size": 32000, "tie_word_embeddings": True,
+    },
+    "llama3_8b": {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False, "rope_theta": 500000.0,
+    },
+}  # fmt: skip
+SIDES = ("plain", "taylor_gate", "taylor")
+BATCH = 4
+
+
+def build(shape: str, device: str) -> LoadedModel:
+    """A Llama of a shape with random weights, bfloat16 on a GPU, float32 on a CPU."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16 if device != "cpu" else torch.float32)
+    with torch.device(device):
+        model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], max_position_embeddings=2048)).eval()
+    torch.set_default_dtype(torch.float32)
+    adapter = adapter_for("llama")
+    return LoadedModel(model, None, adapter, read_layout(model, adapter), "bench", torch.device(device), None)
+
+
+def plain(loaded: LoadedModel, samples: Samples) -> None:
+    """The textbook way: the model's own loss, backward, every gradient kept and accumulated."""
+    model: Any = loaded.model
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    for ids in samples.ids.split(BATCH):
+        ids = ids.to(loaded.device)
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+
+
+def captured(loaded: LoadedModel, samples: Samples, level: Level) -> None:
+    """Our pass at a level, its final scores included."""
+    config, taylor = (
+        CaptureConfig(priors=()),
+        TaylorConfig(num_samples=len(samples.ids), batch_size=BATCH),
+    )
+    run_capture(
+        loaded, samples, config, taylor, level, [len(samples.ids)], list(ESTIMATORS.values()), progress=False
+    )
+
+
+def measure_side(side: str, shape: str, device: str, count: int, length: int) -> dict[str, Any]:
+    """Time (after one warm-up batch) and peak memory above the loaded model, in this process."""
+    loaded = build(shape, device)
+    vocabulary = int(SHAPES[shape]["vocab_size"])
+    ids = torch.randint(0, vocabulary, (count, length), generator=torch.Generator().manual_seed(1))
+    lengths = torch.full((count,), length)
+
+    def work(rows: int) -> None:
+        samples = Samples(ids[:rows], lengths[:rows], "random")
+        if side == "plain":
+            plain(loaded, samples)
+        else:
+            captured(loaded, samples, Level.GATE if side == "taylor_gate" else Level.GRADIENTS)
+
+    if device == "cpu":
+        start_memory = _reset_peak()
+        work(BATCH)
+    else:
+        work(BATCH)
+        loaded.model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        start_memory = torch.cuda.memory_allocated()
+        torch.cuda.synchronize()
+    cpu, wall = _cpu_seconds(), time.perf_counter()
+    work(count)
+    if device != "cpu":
+        torch.cuda.synchronize()
+    wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
+    peak = torch.cuda.max_memory_allocated() if device != "cpu" else _peak()
+    model_bytes = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    projections = [
+        linear(x, p) for x in loaded.adapter.decoder_layers(loaded.model) for p in loaded.adapter.projections
+    ]
+    prunable = sum(m.weight.numel() for m in projections if isinstance(m, nn.Linear))
+    return {
+        "side": side, "seconds": wall if device != "cpu" else cpu, "wall": wall, "above": peak - start_memory, "peak": peak,
+        "model_bytes": model_bytes, "parameters": loaded.layout.total_parameters, "prunable_float32": 4 * prunable,
+    }  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+    """Run all sides in turn and print the table."""
+    options = {
+        "shape": "llama100m",
+        "device": "cpu",
+        "rounds": "3",
+        "samples": "32",
+        "length": "128",
+        **dict(a.split("=", 1) for a in argv),
+    }
+    if "side" in options:
+        count, length = int(options["samples"]), int(options["length"])
+        found = measure_side(options["side"], options["shape"], options["device"], count, length)
+        print(json.dumps(found))  # noqa: T201
+        return 0
+    rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for _ in range(int(options["rounds"])):
+        for side in SIDES:
+            arguments = [f"{k}={v}" for k, v in {**options, "side": side}.items()]
+            command = [sys.executable, "-m", "pruning.bench_capture", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            rounds[side].append(json.loads(done.stdout.splitlines()[-1]))
+    _print(rounds, options)
+    return 0
+
+
+def _print(rounds: dict[str, list[dict[str, Any]]], options: dict[str, str]) -> None:
+    first = rounds["plain"][0]
+    kind = "CPU seconds" if options["device"] == "cpu" else "seconds"
+    table = Table(
+        title=f"calibration pass, {options['shape']} ({first['parameters'] / 1e6:.0f} M parameters), {options['device']}, "
+        f"{options['samples']} samples of {options['length']} tokens, batches of {BATCH}; medians of {options['rounds']} rounds"
+    )
+    for column in (
+        "side",
+        kind,
+        "time / plain",
+        "peak above the model, MB",
+        "peak in all, MB",
+        "above the model / float32 copy of the prunable weights",
+    ):
+        table.add_column(column, justify="left" if column == "side" else "right")
+    base = [row["seconds"] for row in rounds["plain"]]
+    for side, rows in rounds.items():
+        seconds = [row["seconds"] for row in rows]
+        ratio = statistics.median(a / b for a, b in zip(seconds, base, strict=True))
+        above = statistics.median(row["above"] for row in rows)
+        table.add_row(
+            side,
+            f"{statistics.median(seconds):.2f}",
+            f"{ratio:.2f}",
+            f"{above / 1e6:,.0f}",
+            f"{statistics.median(row['peak'] for row in rows) / 1e6:,.0f}",
+            f"{above / first['prunable_float32']:.2f}",
+        )
+    Console(width=140).print(table)
+
+
+def _cpu_seconds() -> float:
+    use = resource.getrusage(resource.RUSAGE_SELF)
+    return use.ru_utime + use.ru_stime
+
+
+def _reset_peak() -> int:
+    """Let the kernel forget this process's peak; returns resident bytes now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
