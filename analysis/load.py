@@ -3,7 +3,6 @@
 # pyright: reportGeneralTypeIssues=false
 
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.parallel import fork_map
 from analysis.rows import check, layer_values, row_of
 from analysis.runset import INVALID, LAYER_COLUMNS, VALID, Runs, complete, empty_layers, join
 from eval.record import FAILED, RECORD, RunRecord
@@ -19,8 +19,8 @@ from pruning.errors import DataError
 
 CHUNK = 4000
 """Records turned into columns at a time, so that memory grows with the columns and not with the objects."""
-MANY = 10_000
-"""From this number on, records are read by several processes."""
+SEVERAL = 3
+"""From this number of chunks on, several processes read."""
 
 
 def record_paths(directory: Path) -> Iterator[Path]:
@@ -46,11 +46,8 @@ def load_runs(directory: Path) -> Runs:
         raise DataError(
             f"runs={directory}: holds no {RECORD} and no {FAILED}. Is it the `out=DIR` of your runs?"
         )
-    if len(paths) < MANY or "fork" not in multiprocessing.get_all_start_methods():
-        return join([_read(paths)])
     parts = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    with multiprocessing.get_context("fork").Pool(min(8, os.cpu_count() or 1)) as pool:
-        return join(pool.map(_read, parts, chunksize=1))
+    return join(fork_map(lambda place: _read(parts[place]), len(parts), SEVERAL))
 
 
 def _read(paths: list[Path]) -> Runs:

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
+from analysis.parallel import fork_map
 from analysis.plots import cross, grid, layers, runs, scatter
 from analysis.plots.style import Job, Plot, cjk_font, render
 from analysis.story_model import slug
@@ -10,6 +11,9 @@ from analysis.texts import Texts
 
 if TYPE_CHECKING:
     from analysis.report import Findings
+
+SEVERAL = 8
+"""From this number of plots on, several processes draw."""
 
 
 def jobs(findings: "Findings") -> list[Job]:
@@ -40,5 +44,6 @@ def plot_texts(texts: Texts) -> Texts:
 def draw_all(findings: "Findings", texts: Texts) -> dict[str, Plot]:
     """Draw every plot that has something to show."""
     words = plot_texts(texts)
-    drawn = (render(job, words) for job in jobs(findings))
+    listed = jobs(findings)
+    drawn = fork_map(lambda place: render(listed[place], words), len(listed), SEVERAL)
     return {plot.name: plot for plot in drawn if plot is not None}
