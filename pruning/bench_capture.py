@@ -110,7 +110,8 @@ def measure_side(side: str, shape: str, device: str, count: int, length: int) ->
     ]
     prunable = sum(m.weight.numel() for m in projections if isinstance(m, nn.Linear))
     return {
-        "side": side, "seconds": wall if device != "cpu" else cpu, "wall": wall, "above": peak - start_memory, "peak": peak,
+        "side": side, "seconds": wall if device != "cpu" else cpu, "wall": wall,
+        "above": peak - start_memory, "peak": peak,
         "model_bytes": model_bytes, "parameters": loaded.layout.total_parameters, "prunable_float32": 4 * prunable,
     }  # fmt: skip
 
@@ -145,8 +146,9 @@ def _print(rounds: dict[str, list[dict[str, Any]]], options: dict[str, str]) -> 
     first = rounds["plain"][0]
     kind = "CPU seconds" if options["device"] == "cpu" else "seconds"
     table = Table(
-        title=f"calibration pass, {options['shape']} ({first['parameters'] / 1e6:.0f} M parameters), {options['device']}, "
-        f"{options['samples']} samples of {options['length']} tokens, batches of {BATCH}; medians of {options['rounds']} rounds"
+        title=f"calibration pass, {options['shape']} ({first['parameters'] / 1e6:.0f} M parameters), "
+        f"{options['device']}, {options['samples']} samples of {options['length']} tokens, batches of {BATCH}; "
+        f"medians of {options['rounds']} rounds"
     )
     for column in (
         "side",
