@@ -1,5 +1,6 @@
 """`secateur`: one command; this table names what each sub-command calls, imported only when asked for."""
 
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tasks": ("eval.cli:tasks", "tasks and perplexity protocols that exist"),
     "fetch": ("eval.fetch:fetch", "download models and data for machines without internet"),
 }
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a disk that takes no more, wherever they come up."""
 
 HELP = """secateur: structured pruning experiments on large language models
 
@@ -49,12 +53,17 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"secateur: unknown command {name!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)  # noqa: T201
         return 2
-    module, function = COMMANDS[name][0].split(":")
+    return _guarded(name, rest)
+
+
+def _guarded(name: str, arguments: list[str]) -> int:
+    """Call a sub-command; what a user can mend is said in one line, without a traceback."""
     from pruning.errors import SecateurError
 
-    command: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    module, function = COMMANDS[name][0].split(":")
     try:
-        return command(rest)
+        command: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+        return command(arguments)
     except SecateurError as error:
         print(f"secateur {name}: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -64,6 +73,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        print(f"secateur {name}: {error}. Free some space and run the same command again", file=sys.stderr)  # noqa: T201
+        return 1
 
 
 if __name__ == "__main__":

@@ -99,7 +99,12 @@ def evaluate(argv: list[str]) -> int:
     if len(targets) != 1:
         raise ConfigError("give either checkpoint=DIR or run=ID")
     if "checkpoint" in targets:
-        name = Path(targets["checkpoint"]).resolve()
+        name = Path(targets["checkpoint"]).expanduser().resolve()
+        if not name.is_dir():
+            raise ConfigError(
+                f"checkpoint={targets['checkpoint']}: no such folder; give a folder that `save_model=true` wrote, "
+                "or any model folder"
+            )
         label = f"{name.parent.name}-{name.name}" if name.name == "model" else name.name
         return run(
             [
@@ -165,12 +170,14 @@ def _config(argv: list[str]) -> tuple[RunConfig, set[str]]:
 def _one(config: RunConfig, verbose: bool = False) -> int:
     configure_logging(verbose)
     _offline(config)
-    from eval.experiment import baseline, experiment
+    from eval.experiment import baseline, check, experiment
     from eval.table import print_run
 
+    check(config)
     dense = baseline(config) if config.eval.baseline else None
     record = experiment(config)
-    print_run(record, dense, Path(config.out))
+    if os.environ.get("RANK", "0") == "0":
+        print_run(record, dense, Path(config.out))
     return 0
 
 
@@ -210,8 +217,9 @@ def multirun_task(config: Any) -> float | None:
     typed = validate(RunConfig, plain(config))
     configure_logging(False)
     _offline(typed)
-    from eval.experiment import baseline, experiment
+    from eval.experiment import baseline, check, experiment
 
+    check(typed)
     if typed.eval.baseline:
         baseline(typed)
     mean = experiment(typed).metrics.get("acc_mean")

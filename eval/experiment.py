@@ -1,13 +1,15 @@
 """One run from end to end: prune (pruning/pipeline.py), measure (eval/measure.py), write the record.
 
-    PruneConfig -> (model, adapter) -> samples -> Capture -> scores -> PruningPlan -> smaller model
-                -> Measurements -> RunRecord
+PruneConfig -> (model, adapter) -> samples -> Capture -> scores -> PruningPlan -> smaller model
+            -> Measurements -> RunRecord
 """
 
 import logging
 import os
 import socket
 import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +19,20 @@ from filelock import FileLock
 from eval.config import RunConfig
 from eval.data import protocol_file
 from eval.identity import dense_config, is_dense, run_id
-from eval.measure import Measurements, measure
+from eval.measure import measure
 from eval.perplexity import texts_of
 from eval.protocols import protocols
-from eval.record import RECORD, Failure, LayerReport, Parameters, RunRecord, read_record, write_record
+from eval.record import RECORD, Failure, RunRecord, read_record, write_record
+from eval.recording import failed_record, finished_record
 from pruning import pipeline
 from pruning.calibration import text_digest
+from pruning.capture.workers import Workers
 from pruning.checkpoint import save_pruned
-from pruning.config import identity
-from pruning.diagnosis import diagnose, gradient_figures
-from pruning.files import digest, write_atomic, write_json
+from pruning.errors import StorageError
+from pruning.files import clear_leftovers, digest, write_atomic, write_json
 from pruning.pipeline import Pruned
 from pruning.plan import PruningPlan
-from pruning.provenance import now, peak_memory, provenance
+from pruning.provenance import now, provenance
 from pruning.surgery import prune
 
 log = logging.getLogger(__name__)
@@ -54,7 +57,7 @@ class _Progress:
 
 
 def experiment(config: RunConfig, plan: PruningPlan | None = None) -> RunRecord:
-    """Run one experiment, or return the record that is there already. The dense baseline is measured first.
+    """Run one experiment, or return the record that is there already.
 
     Args:
         config: The run. `budget.ratio=0` measures the model as it is.
@@ -63,24 +66,67 @@ def experiment(config: RunConfig, plan: PruningPlan | None = None) -> RunRecord:
     Raises:
         SecateurError: With `failed.json` in the run folder saying the same.
     """
-    name = run_id(config)
-    folder = Path(config.out) / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if (folder / RECORD).exists():
+    name, folder = _place(config)
+    workers = Workers()
+    with _alone(folder, workers):
+        if workers.total(int(workers.main and (folder / RECORD).exists())):
             log.info("%s is done already: %s", name, folder / RECORD)
+            if config.save_model and not (folder / CHECKPOINT).exists():
+                done = None if is_dense(config) else PruningPlan.load(folder / PLAN)
+                _save(folder, _given(config, done, lambda stage: log.info("stage: %s", stage)), workers)
             return read_record(folder)
+        if workers.main:
+            clear_leftovers(folder)
         progress = _Progress(folder)
         started = now()
-        try:
-            record = _run(config, name, folder, progress, started, plan)
-        except BaseException as error:  # recorded, then raised on: nothing is swallowed
-            failure = Failure(stage=progress.stage, type=type(error).__name__, message=str(error))
-            write_record(folder, _empty_record(config, name, failure, started))
-            raise
-        write_record(folder, record)
-        (folder / STAGE).unlink(missing_ok=True)
+        with _failures(config, name, progress, started):
+            record = _run(config, name, folder, progress, started, plan, workers)
+            if workers.main:
+                write_record(folder, record)
+                (folder / STAGE).unlink(missing_ok=True)
         return record
+
+
+def check(config: RunConfig) -> None:
+    """Refuse a run that cannot work before anything is loaded or measured; `failed.json` says why."""
+    name, folder = _place(config)
+    if is_dense(config) or (folder / RECORD).exists():
+        return
+    with _failures(config, name, _Progress(folder, "check"), now()):
+        pipeline.check(config, evaluation_text(config))
+
+
+def _place(config: RunConfig) -> tuple[str, Path]:
+    """Name and folder of a run; the folder is made."""
+    name = run_id(config)
+    folder = Path(config.out) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"out={config.out}: {error}. Choose a folder that can be written") from error
+    return name, folder
+
+
+@contextmanager
+def _alone(folder: Path, workers: Workers) -> Generator[None]:
+    """Hold a run's folder: other processes wait here. Of several workers on one run the main one holds it."""
+    if not workers.main:
+        yield
+        return
+    with FileLock(folder / ".lock"):
+        yield
+
+
+@contextmanager
+def _failures(config: RunConfig, name: str, progress: _Progress, started: str) -> Generator[None]:
+    """Keep an error in `failed.json` and raise it on; an interrupted run has not failed."""
+    try:
+        yield
+    except Exception as error:
+        failure = Failure(stage=progress.stage, type=type(error).__name__, message=str(error))
+        with suppress(StorageError):  # a full disk must not hide the error itself
+            write_record(progress.folder, failed_record(config, name, failure, started))
+        raise
 
 
 def baseline(config: RunConfig) -> RunRecord | None:
@@ -109,7 +155,13 @@ def evaluation_text(config: RunConfig) -> frozenset[str]:
 
 
 def _run(
-    config: RunConfig, name: str, folder: Path, progress: _Progress, started: str, plan: PruningPlan | None
+    config: RunConfig,
+    name: str,
+    folder: Path,
+    progress: _Progress,
+    started: str,
+    plan: PruningPlan | None,
+    workers: Workers,
 ) -> RunRecord:
     clock = time.perf_counter()
     if plan is None and not is_dense(config):
@@ -121,20 +173,33 @@ def _run(
     loaded = pruned.loaded
     if config.save_model and not (folder / CHECKPOINT).exists():
         progress("save")
-        save_pruned(folder / CHECKPOINT, loaded.model, loaded.tokenizer, pruned.plan, provenance())
+        _save(folder, pruned, workers)
     progress("evaluate")
     content = digest([loaded.fingerprint, [(p.kept_kv_groups, p.kept_channels) for p in pruned.plan.layers]])
     measured = measure(
-        loaded.model, loaded.tokenizer, config.eval, folder, progress=config.progress is not False, identity=content,
+        loaded.model,
+        loaded.tokenizer,
+        config.eval,
+        folder,
+        progress=config.progress is not False,
+        identity=content,
         cache=Path(config.out) / "cache" / "requests",
     )
-    if len(measured.answers):
+    if len(measured.answers) and workers.main:
         write_atomic(folder / ANSWERS, lambda path: measured.answers.to_parquet(path, index=False))
     seconds = {**pruned.seconds, **measured.seconds, "total": time.perf_counter() - clock}
-    return _record(config, name, pruned, measured, seconds, started)
+    return finished_record(config, name, pruned, measured, seconds, started)
 
 
-def _given(config: RunConfig, plan: PruningPlan | None, progress: _Progress) -> Pruned:
+def _save(folder: Path, pruned: Pruned, workers: Workers) -> None:
+    """Write the checkpoint, from one process."""
+    if workers.main:
+        loaded = pruned.loaded
+        save_pruned(folder / CHECKPOINT, loaded.model, loaded.tokenizer, pruned.plan, provenance())
+    workers.wait()
+
+
+def _given(config: RunConfig, plan: PruningPlan | None, progress: pipeline.Announce) -> Pruned:
     """A dense model, or one cut to a plan that exists: nothing is scored."""
     from pruning.models.loading import load
     from pruning.plan import LayerPlan
@@ -145,114 +210,13 @@ def _given(config: RunConfig, plan: PruningPlan | None, progress: _Progress) -> 
     layout = loaded.layout
     if plan is None:
         everything = tuple(
-            LayerPlan(x.kv_groups, x.channels, tuple(range(x.kv_groups)), tuple(range(x.channels))) for x in layout.layers
+            LayerPlan(x.kv_groups, x.channels, tuple(range(x.kv_groups)), tuple(range(x.channels)))
+            for x in layout.layers
         )
-        plan = PruningPlan(everything, loaded.fingerprint, 0, 0, layout.total_parameters, layout.decoder_parameters)
+        plan = PruningPlan(
+            everything, loaded.fingerprint, 0, 0, layout.total_parameters, layout.decoder_parameters
+        )
     if plan.removed:
         progress("surgery")
         prune(loaded.model, loaded.adapter, plan)
     return Pruned(loaded, plan, None, True, {"load": time.perf_counter() - start})
-
-
-def _record(
-    config: RunConfig, name: str, pruned: Pruned, measured: Measurements, seconds: dict[str, float], started: str
-) -> RunRecord:
-    plan, capture = pruned.plan, pruned.capture
-    samples = config.taylor.num_samples
-    gradients = capture.layer_gradients(samples) if capture is not None else {}
-    figures, notes = gradient_figures(gradients)
-    facts = capture.facts if capture is not None else {}
-    worked = {} if pruned.reused else facts
-    return RunRecord(
-        run_id=name,
-        kind="dense" if is_dense(config) else "pruned",
-        status="done",
-        config=config.model_dump(mode="json"),
-        card={**measured.card, **_card(config), "parameters_kept": 1 - plan.ratio},
-        metrics=measured.metrics,
-        parameters=Parameters(
-            before=plan.total_parameters,
-            after=plan.total_parameters - plan.removed,
-            ratio=plan.ratio,
-            decoder_before=plan.decoder_parameters,
-            decoder_after=plan.decoder_parameters - plan.removed,
-        ),
-        layers=_layers(pruned, gradients, config),
-        statistics={
-            **figures,
-            "extreme_layers": list(plan.extreme_layers()),
-            "extreme_mlp_layers": list(plan.extreme_mlp_layers()),
-            "calibration_loss": facts.get("mean_loss"),
-        },
-        diagnosis=diagnose(plan, gradients, facts.get("skipped_batches", [])),
-        notes=notes,
-        timings=seconds,
-        memory=peak_memory(),
-        counters={
-            "capture": "none" if capture is None else "reused" if pruned.reused else "computed",
-            "forward_tokens": worked.get("forward_tokens", 0),
-            "backward_tokens": worked.get("backward_tokens", 0),
-            **{f"eval_{key}" if "tokens" in key else key: value for key, value in measured.counters.items()},
-        },
-        provenance={
-            **provenance(),
-            "started": started,
-            "finished": now(),
-            "model_fingerprint": pruned.loaded.fingerprint,
-            "model_revision": pruned.loaded.revision,
-            "model_dtype": str(pruned.loaded.model.dtype),
-            "calibration_text": facts.get("text"),
-        },
-    )
-
-
-def _card(config: RunConfig) -> dict[str, Any]:
-    """The parts of the protocol card that pruning decides."""
-    return {
-        "calibration": identity(config.calibration),
-        "taylor": config.taylor.model_dump(mode="json"),
-        "seed": config.seed,
-        "budget": config.budget.model_dump(mode="json"),
-    }
-
-
-def _layers(pruned: Pruned, gradients: dict[int, dict[str, float]], config: RunConfig) -> tuple[LayerReport, ...]:
-    capture, plan = pruned.capture, pruned.plan
-    prior = None
-    if capture is not None and config.method.prior != "none":
-        prior = capture.prior(config.method.prior, config.taylor.num_samples, config.capture.prior_share)
-    extreme = set(plan.extreme_layers())
-    rows: list[LayerReport] = []
-    for index, layer in enumerate(plan.layers):
-        gradient = gradients.get(index, {})
-        rows.append(
-            LayerReport(
-                layer=index,
-                kv_groups=layer.kv_groups,
-                kept_kv_groups=len(layer.kept_kv_groups),
-                channels=layer.channels,
-                kept_channels=len(layer.kept_channels),
-                extreme=index in extreme,
-                grad_mean=gradient.get("mean_abs"),
-                grad_norm=gradient.get("l2"),
-                grad_std=gradient.get("std"),
-                grad_max=max(abs(gradient["max"]), abs(gradient["min"])) if gradient else None,
-                prior_layer=None if prior is None else float(prior[index, 0]),
-                prior_attention=None if prior is None else float(prior[index, 1]),
-                prior_mlp=None if prior is None else float(prior[index, 2]),
-            )
-        )
-    return tuple(rows)
-
-
-def _empty_record(config: RunConfig, name: str, failure: Failure, started: str) -> RunRecord:
-    return RunRecord(
-        run_id=name,
-        kind="dense" if is_dense(config) else "pruned",
-        status="failed",
-        error=failure,
-        config=config.model_dump(mode="json"),
-        card=_card(config),
-        memory=peak_memory(),
-        provenance={**provenance(), "started": started, "finished": now()},
-    )

@@ -1,5 +1,6 @@
 """From command-line overrides to a plain config, through Hydra. No torch here."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from pruning.errors import ConfigError
 CONF_DIR = Path(conf.__file__).resolve().parent
 
 
+_NOISE = ("full_key", "object_type", "Config search path:", "provider=", "hydra.cc/docs")
+"""Marks of the lines in Hydra's messages that are for its developers."""
+
+
 def register(schema: type[BaseModel]) -> None:
     """Make every key of `schema`, with its default, the base that the files of `conf/` differ from."""
     ConfigStore.instance().store(name="schema", node=_defaults(schema))
@@ -34,7 +39,7 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
             return plain(hydra_compose(name, overrides=overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_message(error, overrides)) from error
+        raise ConfigError(_message(error)) from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -79,14 +84,27 @@ def _defaults(schema: type[BaseModel]) -> dict[str, Any]:
     return result
 
 
-def _message(error: Exception, overrides: list[str]) -> str:
+def _message(error: Exception) -> str:
     """One readable message of Hydra's: the chain of causes, without its hints for developers."""
     lines = [
-        line
-        for line in str(error).splitlines()
-        if line.strip() and "full_key" not in line and "object_type" not in line
+        line for line in str(error).splitlines() if line.strip() and not any(note in line for note in _NOISE)
     ]
     text = "\n".join(lines)
     if "To append to your config use" in text:
-        text = text.split("To append")[0].strip() + "\n`--cfg` prints the keys that exist"
-    return f"cannot compose the config from {' '.join(overrides) or 'the defaults'}:\n{text}"
+        text = text.split("To append")[0].strip()
+        key = text.split("'")[1] if "'" in text else ""
+        nearest = get_close_matches(key, _keys(ConfigStore.instance().load("schema.yaml").node), 3, 0.6)
+        text += f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+        text += "\n`--cfg` prints the keys that exist"
+    return f"cannot compose the config: {text}"
+
+
+def _keys(node: DictConfig, prefix: str = "") -> list[str]:
+    """Dotted names of all values below a node."""
+    found: list[str] = []
+    for name in node:
+        missing = OmegaConf.is_missing(node, str(name))
+        value = None if missing else node[name]
+        path = f"{prefix}{name}"
+        found += _keys(value, f"{path}.") if isinstance(value, DictConfig) else [path]
+    return found

@@ -14,7 +14,10 @@ def configure_logging(verbose: bool) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     for name in ("pruning", "eval", "slurm", "analysis"):
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+        main = os.environ.get("RANK", "0") == "0"  # of several workers one speaks
+        logging.getLogger(name).setLevel(
+            logging.DEBUG if verbose else logging.INFO if main else logging.WARNING
+        )
     # the widths of a pruned model differ by layer, as its config says; reading the dense ones is meant
     logging.getLogger("transformers.integrations.heterogeneity.configuration_utils").setLevel(logging.ERROR)
     if "transformers" in sys.modules or not sys.stderr.isatty():
