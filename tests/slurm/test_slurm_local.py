@@ -110,6 +110,11 @@ def test_one_failed_run_is_one_row_and_retry_repeats_only_that(bench, capsys) ->
     assert {line["id"] for line in fresh if line["what"] == "evaluate"} == {each.id for each in failed}
     assert view(bench).complete
     assert not list(bench.out.glob("*/failed.json"))
+    capsys.readouterr()
+    assert bench.call("logs", "m1-random") == 0
+    assert capsys.readouterr().out.count("== 2") == 2, "the log holds every attempt"
+    assert bench.call("logs", "no-such-run") == 1
+    assert "has a log" in capsys.readouterr().err
 
 
 def test_a_failed_capture_blocks_its_runs_and_nobody_else(bench, capsys) -> None:
@@ -172,6 +177,7 @@ def test_two_launchers_share_the_work(bench) -> None:
     assert view(bench).complete
 
 
+@pytest.mark.slow
 def test_cancel_stops_the_launcher_and_keeps_what_is_done(bench, capsys) -> None:
     bench.write_grid(axes=TINY)
     bench.order(seconds=0.1, slow={"run calibration=text_file eval=none model=local method=taylor": 60})
@@ -192,19 +198,6 @@ def test_cancel_stops_the_launcher_and_keeps_what_is_done(bench, capsys) -> None
     assert bench.grid("workers=2") == 0
 
 
-def test_logs_hold_every_attempt(bench, capsys) -> None:
-    bench.write_grid(axes={"method": ["random"]})
-    bench.order(die=["model.name=m1"])
-    assert bench.grid() == 1
-    bench.order()
-    assert bench.call("retry") == 0
-    capsys.readouterr()
-    assert bench.call("logs", "m1-random") == 0
-    assert capsys.readouterr().out.count("== 2") == 2
-    assert bench.call("logs", "no-such-run") == 1
-    assert "has a log" in capsys.readouterr().err
-
-
 def test_places_are_gpus_or_shares_of_the_cpu(bench, monkeypatch) -> None:
     bench.write_grid(threads=None, axes=TINY)
     assert bench.grid("--dry-run") == 0
@@ -220,6 +213,7 @@ def test_places_are_gpus_or_shares_of_the_cpu(bench, monkeypatch) -> None:
     assert visible_gpus() == ["2", "5"]
 
 
+@pytest.mark.slow
 def test_each_process_sees_the_gpu_of_its_place(bench, monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,4")
     bench.write_grid(axes={"method": ["random"]})

@@ -1,9 +1,9 @@
 """The planner: what is shared, what is named how, and that it is quick and light."""
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,18 +22,19 @@ def test_the_study_is_135_runs_on_15_captures_and_3_baselines() -> None:
         "print(heavy, file=sys.stderr)\n"
         "sys.exit(code)"
     )
-    began = time.perf_counter()
+    before = os.times()
     done = subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=ROOT, timeout=60
     )
-    seconds = time.perf_counter() - began
+    after = os.times()
+    seconds = after.children_user - before.children_user + after.children_system - before.children_system
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)["counts"]
     assert counts == {
         "capture": {"waiting": 15}, "baseline": {"waiting": 3}, "run": {"waiting": 135}, "analysis": {"waiting": 1},
     }  # fmt: skip
     assert done.stderr.strip().endswith("[]"), f"imported: {done.stderr}"
-    assert seconds < 5
+    assert seconds < 5, "of the processor: other work on this machine does not count"
 
 
 def test_a_shared_pass_is_a_fifth_of_the_work() -> None:

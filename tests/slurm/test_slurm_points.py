@@ -199,4 +199,4 @@ def test_resources_inherit_and_an_empty_text_takes_away() -> None:
 
 def test_a_time_that_yaml_has_read_as_a_number_is_refused() -> None:
     with pytest.raises(ConfigError, match="put the time limit in quotes"):
-        validate(Resources, yaml.safe_load("time: 04:00:00"))
+        validate(Resources, yaml.safe_load("time: 10:00:00"))
