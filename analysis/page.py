@@ -1,7 +1,6 @@
 """A document as one HTML file that opens from disk: styles, script and plots inside, nothing fetched."""
 
 import base64
-from collections.abc import Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -39,7 +38,7 @@ def to_html(document: Document, plots: dict[str, Plot], texts: Texts) -> str:
     )
 
 
-def _is(kind: type) -> Callable[[Any], bool]:
+def _is(kind: type) -> Any:
     return lambda value: isinstance(value, kind)
 
 

@@ -97,8 +97,10 @@ def choose_perplexity(runs: Runs) -> Runs:
 
     best = min(names, key=rank)
     frame = runs.frame.copy()
-    unnamed = frame[names].isna().all(axis=1)  # tables that do not say how their perplexity was measured
-    frame["ppl"] = pd.to_numeric(frame[best], errors="coerce").where(~unnamed, frame["ppl"])
+    named = (
+        frame[names].notna().any(axis=1)
+    )  # not so: tables that do not say how their perplexity was measured
+    frame["ppl"] = pd.to_numeric(frame[best], errors="coerce").where(named, frame["ppl"])
     return with_frame(runs, frame, ppl_protocol=best.removeprefix("metric."))
 
 
