@@ -90,15 +90,25 @@ class FastLM(StoredHFLM):
             at = position[trees.inverse[mine]]
             self.store.add(keys[mine], scored.values[at], scored.greedy[at])
 
-        sums, flags = self._run(trees, needed, keep, key)
+        sums, flags = self.score_trees(trees, needed, keep, key)
         missing = ~found
         values[missing] = sums[trees.inverse][missing]
         greedy[missing] = flags[trees.inverse][missing]
 
-    def _run(
-        self, trees: Trees, needed: np.ndarray, keep: Any, plan: str = ""
+    def score_trees(
+        self, trees: Trees, needed: np.ndarray, keep: Any = None, plan: str = ""
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Score the distinct requests [U] that are needed: sums [U] and greedy flags [U]."""
+        """Score the distinct requests [U] that are needed.
+
+        Args:
+            trees: The plan.
+            needed: Which distinct requests to score [U].
+            keep: Called with results as they come to the host.
+            plan: The plan's name, for prefix reuse.
+
+        Returns:
+            Log-likelihoods in nats [U] and greedy flags [U].
+        """
         assert self.scorer is not None
         here = world()
         tree_of = np.searchsorted(trees.starts, trees.entry_nodes, side="right") - 1
@@ -127,8 +137,9 @@ class FastLM(StoredHFLM):
                 for scored in self.scorer.run(trees, chosen, fetch, hidden):
                     sums[scored.requests] = scored.values
                     flags[scored.requests] = scored.greedy
-                    keep(scored)
-                    self.store.flush()
+                    if keep is not None:
+                        keep(scored)
+                        self.store.flush()
         self.counters["forward_tokens"] += self.scorer.forward_tokens - before
         return add_up(sums), add_up(flags) > 0
 
@@ -143,7 +154,7 @@ class FastLM(StoredHFLM):
         encoded: list[Encoded] = [(context, continuation) for _, context, continuation in requests]
         trees = build_trees(encoded, self.max_length, MergeRule(self.scorer.rho))
         needed = np.ones(int(trees.inverse.max()) + 1, dtype=bool)
-        sums, flags = self._run(trees, needed, lambda _scored: None)
+        sums, flags = self.score_trees(trees, needed)
         return list(zip(sums[trees.inverse].tolist(), flags[trees.inverse].tolist(), strict=True))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import lm_eval
+from jinja2.exceptions import TemplateError
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import create_iterator
@@ -161,6 +162,11 @@ def load_tasks(config: EvalConfig) -> dict[str, StoredTask]:
     return {name: _load(name, None if folder is None else task_file(folder, name)) for name in config.tasks}
 
 
+def forget_tasks() -> None:
+    """Drop the tasks that are kept in memory."""
+    _task.cache_clear()
+
+
 def _load(name: str, path: Path | None) -> StoredTask:
     return _task(name, path, "" if path is None else file_identity(path))
 
@@ -175,7 +181,7 @@ def _task(name: str, path: Path | None, content: str) -> StoredTask:
     try:
         with quiet():
             return StoredTask(config=stock)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, TemplateError) as error:
         if path is None:
             raise
         raise DataError(
