@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pruning.errors import ConfigError
 from pruning.files import digest
 
-LOCAL = {"identity": False}
+LOCAL: dict[str, Any] = {"identity": False}
 RESULT_VERSION = 1
 """Raised whenever a change of code changes results: runs of different versions have different identities."""
 

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def new_directory(final: Path) -> Iterator[Path]:
+def new_directory(final: Path) -> Generator[Path]:
     """Give a temporary directory that becomes `final` when the block ends without an error.
 
     When another process has put `final` there meanwhile, its version stays and ours is dropped.

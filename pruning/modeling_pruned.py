@@ -33,7 +33,7 @@ def resize(module: nn.Linear, *, rows: int | None = None, columns: int | None = 
     )
 
 
-def shape_layer(layer: nn.Module, geometry: Mapping[str, Any]) -> None:
+def shape_layer(layer: Any, geometry: Mapping[str, Any]) -> None:
     """Give the projections of one layer the widths that `geometry` names; weights stay uninitialised."""
     attention, mlp = layer.self_attn, layer.mlp
     for name, key in ROW_HEADS.items():
@@ -52,7 +52,7 @@ def shape_layer(layer: nn.Module, geometry: Mapping[str, Any]) -> None:
     drop_blocks(layer, "attention" in geometry.get("skip", ()), "mlp" in geometry.get("skip", ()))
 
 
-def drop_blocks(layer: nn.Module, attention: bool, mlp: bool) -> None:
+def drop_blocks(layer: Any, attention: bool, mlp: bool) -> None:
     """Remove whole blocks of a layer: their parameters, their norm, and their work at run time."""
     if attention and mlp:
         raise ValueError("a layer without attention and MLP is left out of the model altogether")
@@ -66,7 +66,7 @@ def drop_blocks(layer: nn.Module, attention: bool, mlp: bool) -> None:
         layer.__class__ = _layer_class(type(layer), _forward_attention_only)
 
 
-def assign_cache_slots(layers: nn.ModuleList, layer_types: list[str] | None) -> None:
+def assign_cache_slots(layers: Any, layer_types: list[str] | None) -> None:
     """Number the attention modules so that the KV cache has no holes.
 
     A cache measures its length at its first layer; an attention-free first layer would leave that one empty.

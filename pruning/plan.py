@@ -99,7 +99,7 @@ class PruningPlan:
         Raises:
             StorageError: The file is missing, damaged or of another schema.
         """
-        raw = read_json(path)
+        raw: dict[str, Any] = read_json(path)
         try:
             if raw.pop("schema_version") != PLAN_SCHEMA:
                 raise KeyError("schema_version")
@@ -112,7 +112,8 @@ class PruningPlan:
                 )
                 for item in raw.pop("layers")
             )
-            return cls(layers=layers, **{**raw, "guards": tuple(raw["guards"])})
+            raw["guards"] = tuple(raw["guards"])
+            return cls(layers=layers, **raw)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StorageError(
                 f"{path} is not a pruning plan of schema {PLAN_SCHEMA} ({error}). Delete it and run again."

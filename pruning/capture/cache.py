@@ -1,7 +1,7 @@
 """The capture cache: content-addressed, whole or absent, one computation however many processes ask."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class CaptureCache:
         capture.save(self.folder / f"level{int(capture.level)}-{points}-{priors or 'none'}")
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> Generator[None]:
         """Hold the right to compute: other processes wait here. The lock of a killed process is free again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):

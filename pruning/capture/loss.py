@@ -51,10 +51,10 @@ class ChunkedLoss(torch.autograd.Function):
         return losses, total
 
     @staticmethod
-    def backward(ctx: Any, _: torch.Tensor, upstream: torch.Tensor) -> Any:
+    def backward(ctx: Any, *upstream: Any) -> Any:
         """Pass on the stored gradient."""
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None, None, None
+        return gradient * upstream[1].to(gradient.dtype), None, None, None, None, None
 
 
 def next_token_loss(

@@ -6,7 +6,7 @@ intact model, so each bypass runs only the layers behind it: half the cost of ru
 Shapes: B batch, T tokens, D hidden, L layers; blocks are (layer, attention, mlp).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,7 +32,7 @@ class _Trace:
 
 
 @contextmanager
-def _watch(model: nn.Module, adapter: ModelAdapter) -> Iterator[_Trace]:
+def _watch(model: nn.Module, adapter: ModelAdapter) -> Generator[_Trace]:
     """Record each layer's input, keyword arguments, residual stream in front of the MLP, and output."""
     trace = _Trace()
     handles = []

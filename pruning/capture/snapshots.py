@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -70,9 +71,7 @@ def accumulated_statistics(tracked: Sequence[Tracked], workers: Workers) -> torc
     return torch.stack([moment_statistics(workers.sum(item.accumulator)) for item in tracked])
 
 
-def _activations(
-    workers: Workers, site: Site | None, projection: Projection
-) -> dict[str, torch.Tensor | None]:
+def _activations(workers: Workers, site: Site | None, projection: Projection) -> dict[str, Any]:
     if site is None or projection.axis != 1:
         return {}
     total = workers.sum
@@ -85,7 +84,7 @@ def _activations(
 
 def _gradients(
     workers: Workers, tracked: dict[tuple[int, str], Tracked], layer: int, projection: Projection
-) -> dict[str, torch.Tensor | None]:
+) -> dict[str, Any]:
     weight = tracked.get((layer, f"{projection.path}.weight"))
     if weight is None:
         return {}

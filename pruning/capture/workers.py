@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,7 +18,7 @@ class Workers:
     def __init__(self) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = 0
-        self._accelerator = None
+        self._accelerator: Any = None
         if self.size > 1:
             from accelerate import Accelerator
 
