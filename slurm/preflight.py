@@ -51,7 +51,8 @@ def check(plan: Plan, offline: bool) -> list[Problem]:
             problems.append(
                 Problem(
                     f"the calibration text {path} is not on this machine",
-                    f"secateur fetch calibration={name}   (where there is internet), or calibration.path=FILE",
+                    f"secateur fetch data_dir=DIR tasks=none texts={name}   (where there is internet), then "
+                    f"calibration=text_file calibration.path=DIR/text/{name}/train.parquet",
                 )
             )
     measured = [
@@ -124,7 +125,10 @@ def _model(config: RunConfig, offline: bool) -> list[Problem]:
         )
     if path.startswith(BUNDLED) or not offline or _cached("models", path):
         return []
-    fix = f"secateur fetch model={name}   (where there is internet), or model.path=DIR"
+    fix = (
+        f"secateur fetch tasks=none texts=none model={path} model_dir=MODEL_DIR   (where there is internet), then "
+        f"`model.path: MODEL_DIR` beside `model: {name}` in the grid file"
+    )
     return [Problem(f"model {name}: {path} is not on this machine", fix)]
 
 

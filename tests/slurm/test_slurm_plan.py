@@ -134,10 +134,11 @@ def test_preflight_names_what_is_missing_and_the_line_to_run(bench, monkeypatch)
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     plan = build(load_grid("taylor_sweep"), bench.out, {"model": ("llama3_8b",)})
     problems = check(plan, offline=True)
-    assert [problem.fix.split(" ")[:3] for problem in problems] == [
-        ["secateur", "fetch", "model=llama3_8b"], ["secateur", "fetch", "calibration=wikitext2"],
-        ["secateur", "fetch", "data_dir=DIR"],
-    ]  # fmt: skip
+    assert [problem.fix.split("   ")[0] for problem in problems] == [
+        "secateur fetch tasks=none texts=none model=meta-llama/Meta-Llama-3-8B model_dir=MODEL_DIR",
+        "secateur fetch data_dir=DIR tasks=none texts=wikitext2",
+        "secateur fetch data_dir=DIR",
+    ]
     snapshot = bench.folder / "hub/hub/models--meta-llama--Meta-Llama-3-8B/snapshots/abc"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").touch()

@@ -68,6 +68,15 @@ def results(out: Path) -> dict[str, str]:
     return found
 
 
+def tables(out: Path) -> dict[str, bytes]:
+    """Every table of the grid's report."""
+    found = {
+        path.name: path.read_bytes() for path in (plan_of(out).folder / "report" / "tables").glob("*.csv")
+    }
+    assert found
+    return found
+
+
 def counters(out: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text())["counters"] for path in out.glob("*/record.json")}
 
@@ -117,6 +126,7 @@ def test_on_slurm_all_records_are_there_captures_ran_once_the_analysis_last(
     done = secateur("grid", "grid=tiny_sweep", f"out={out}", *CLUSTER, *SMALL, "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(out) == undisturbed
+    assert tables(out) == tables(folder / "peace")
     assert list(captures_computed(out).values()) == [1, 1, 1, 1]
     assert all(name.startswith("capture-") for name in captures_computed(out))
     assert {c["capture"] for c in counters(out).values()} == {"reused", "none"}
@@ -190,6 +200,7 @@ def test_disturbed_on_slurm_it_ends_the_same_and_repeats_nothing(
     done = secateur("retry", f"out={out}", "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(out) == undisturbed
+    assert tables(out) == tables(folder / "peace")
     now = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/record.json")}
     assert {name: now[name] for name in finished} == finished, "a finished run was written again"
     assert set(captures_computed(out).values()) == {1}
@@ -215,4 +226,5 @@ def test_killed_ten_times_here_it_ends_the_same(folder: Path, undisturbed: dict[
     done = secateur(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(out) == undisturbed
+    assert tables(out) == tables(folder / "peace")
     assert set(captures_computed(out).values()) == {1}
