@@ -8,6 +8,7 @@ another live claim after linking its own withdraws: two owners at once are impos
 import os
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -53,8 +54,9 @@ class Claim:
     path: Path
 
     def beat(self) -> None:
-        """Give a sign of life."""
-        os.utime(self.path)
+        """Give a sign of life (nothing to do when somebody has removed the file by hand)."""
+        with suppress(FileNotFoundError):
+            os.utime(self.path)
 
     def release(self) -> None:
         """Give the task up: older generations go first, so that the newest always decides."""
@@ -178,11 +180,14 @@ def _generations(folder: Path) -> list[Path]:
 def _server_time(folder: Path) -> float:
     """Now, by the clock of the file server that also stamps heartbeats."""
     probe = folder / f".now.{uuid4().hex}"
-    probe.touch()
     try:
+        probe.touch()
         return probe.stat().st_mtime
+    except OSError:  # a reader without the right to write: this machine's clock has to do
+        return time.time()
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink()
 
 
 def my_job() -> str | None:

@@ -1,6 +1,7 @@
 """What is known of tasks on disk: states and attempts, and what counts as finished. Truth is the record."""
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -154,7 +155,8 @@ def last_sign(plan: Plan, task: str) -> datetime | None:
 
 def beat(plan: Plan, task: str) -> None:
     """Stamp a task's state as seen now."""
-    os.utime(state_path(plan, task))
+    with suppress(FileNotFoundError):
+        os.utime(state_path(plan, task))
 
 
 def failed_line(path: Path) -> str:
