@@ -132,11 +132,11 @@ def peak_of(which: str, fraction: float) -> float:
     """Growth of this process's peak memory in MB while one side scores; the body of the child process."""
     index, side = which.split(":")
     shape = SHAPES[int(index)]
-    texts = prompts(fraction)
-    tokenizer = train_tokenizer(texts)
+    texts = prompts(fraction, ("boolq", "hellaswag"))
+    tokenizer = train_tokenizer()
     model = shape.build()
     kind = FastLM if side == "fast" else StoredHFLM
-    options = {} if side == "fast" else {"batch_size": int(side.split("-")[1]), "logits_cache": True}
+    options: dict[str, Any] = {} if side == "fast" else {"batch_size": int(side.split("-")[1]), "logits_cache": True}
     lm: Any = kind(model, tokenizer, max_length=MAX_LENGTH, **options)
     pairs = encode_pairs(lm, texts["boolq"] + texts["hellaswag"])
     requests = fold(pairs, shape.vocabulary)
@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(f"{peak_of(args.peak, args.fraction)}\n")
         return 0
     texts = prompts(args.fraction)
-    tokenizer = train_tokenizer(texts)
+    tokenizer = train_tokenizer()
     console.print(f"data: {data_dir()}, {sum(map(len, texts.values()))} requests, one thread, float32")
     if "speed" not in args.skip:
         lm = FastLM(SHAPES[0].build(), tokenizer, max_length=MAX_LENGTH)
@@ -197,15 +197,10 @@ def main(argv: list[str] | None = None) -> int:
     if "memory" not in args.skip:
         memory(args.fraction / 3)
     if "prefix" not in args.skip:
-        prefix(texts, _folded_tokenizer(texts))
+        prefix(texts, train_tokenizer(SHAPES[0].vocabulary))
     if "overhead" not in args.skip:
         overhead(console)
     return 0
-
-
-def _folded_tokenizer(texts: dict[str, Any]) -> Any:
-    """A tokenizer of the first shape's vocabulary."""
-    return train_tokenizer(texts, SHAPES[0].vocabulary)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class FreeFastLM(FastLM):
 def overhead(console: Console) -> None:
     """Print the CPU seconds of lm-eval's default loop and of ours, first and second model."""
     texts = prompts(1.0)
-    tokenizer = train_tokenizer(texts)
+    tokenizer = train_tokenizer()
     count = sum(map(len, texts.values()))
     model = NOTHING.build()
     theirs, expected = _lm_eval(model, tokenizer)

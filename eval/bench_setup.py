@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from eval.config import EvalConfig
+from eval.config import TASKS, EvalConfig
 from eval.tasks import load_tasks
 from eval.trie import Trees
 
@@ -77,23 +78,20 @@ def data_dir() -> str:
     return str(root) if (root / "tasks").is_dir() else "bundled"
 
 
-def prompts(fraction: float) -> dict[str, list[tuple[str, str]]]:
+def prompts(fraction: float, tasks: tuple[str, ...] = TASKS) -> dict[str, list[tuple[str, str]]]:
     """(context, continuation) texts per task, of a seeded sample of its questions."""
     chosen: dict[str, list[tuple[str, str]]] = {}
-    for name, task in load_tasks(EvalConfig(data_dir=data_dir())).items():
-        task.build_all_requests()
+    for name, task in load_tasks(EvalConfig(data_dir=data_dir(), tasks=tasks)).items():
         total = len(task.documents)
         count = min(total, max(2, round(fraction * total)))
-        keep = set(random.Random(0).sample(range(total), count))
-        kept: list[Any] = [instance.args for instance in task.instances or [] if instance.doc_id in keep]
-        chosen[name] = kept
+        task.build_all_requests(samples=sorted(random.Random(0).sample(range(total), count)))
+        pairs: list[Any] = [instance.args for instance in task.instances or []]
+        chosen[name] = pairs
     return chosen
 
 
-def train_tokenizer(
-    texts: dict[str, list[tuple[str, str]]], vocabulary: int = VOCABULARY
-) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, trained on the prompts themselves."""
+def train_tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on the tasks' own text, so that words are tokens as in a large model's vocabulary."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -103,8 +101,19 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    inner.train_from_iterator((a + b for pairs in texts.values() for a, b in pairs[::4]), trainer)
+    tasks = load_tasks(EvalConfig(data_dir=data_dir()))
+    texts = (text for task in tasks.values() for doc in task.documents for text in _strings(doc))
+    inner.train_from_iterator((f" {text} yes no" for text in texts), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<s>")  # noqa: S106
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text in a document."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
 
 
 def fold(encoded: list[tuple[list[int], list[int]]], vocabulary: int) -> list[Request]:

@@ -45,7 +45,7 @@ class EvalConfig(Frozen):
 
     name: str = "seven"
     tasks: tuple[str, ...] = TASKS
-    backend: Literal["fast", "hflm"] = "hflm"
+    backend: Literal["fast", "hflm"] = "fast"
     data_dir: str | None = None
     limit: Annotated[int | None, Field(ge=1, description="questions per task")] = None
     batch_size: Annotated[int, Field(ge=1, json_schema_extra=LOCAL)] = 16
