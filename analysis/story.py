@@ -8,10 +8,11 @@ import pandas as pd
 
 from analysis.cross_model import CrossFindings
 from analysis.document import Block, Document, Figure, Paragraph, Section, Table
+from analysis.frames import pairs_frame
 from analysis.per_model import ModelFindings
 from analysis.protocol import flatten
 from analysis.runset import DUPLICATE, FAILED, INVALID, SET_ASIDE, STATES, VALID, Runs
-from analysis.story_model import key_sentence, model_section, pairs_frame
+from analysis.story_model import key_sentence, model_section
 from analysis.texts import Texts
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.describe import Group
 from analysis.document import Block, Figure, Paragraph, Section, Table
-from analysis.paired import Paired
+from analysis.frames import groups_frame, p_text, pairs_frame
 from analysis.per_model import ModelFindings
 from analysis.runset import Runs
 from analysis.texts import Texts
@@ -266,39 +266,3 @@ def _selection(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ..
 def _errors(found: ModelFindings, texts: Texts) -> str:
     known = found.valid["acc_low"].notna().any()
     return texts("figures.errors_known" if known else "figures.errors_unknown")
-
-
-def groups_frame(levels: tuple[Group, ...], factor: str) -> pd.DataFrame:
-    """Group means as a table; the first column carries the factor's name."""
-    frame = pd.DataFrame(
-        [vars(level) for level in levels], columns=["level", "mean", "sd", "minimum", "maximum", "n"]
-    )
-    return frame.rename(columns={"level": factor})
-
-
-def pairs_frame(pairs: tuple[Paired, ...]) -> pd.DataFrame:
-    """Paired comparisons as a table."""
-    frame = pd.DataFrame([vars(pair) for pair in pairs]).rename(columns={"mean": "difference"})
-    return frame[
-        [
-            "left",
-            "right",
-            "n",
-            "difference",
-            "low",
-            "high",
-            "effect",
-            "wins",
-            "ties",
-            "losses",
-            "t_p",
-            "t_holm",
-            "w_p",
-            "w_holm",
-        ]
-    ]
-
-
-def p_text(p: float) -> str:
-    """A p-value in a sentence."""
-    return "< .0001" if p < 1e-4 else f"= {p:.4f}"
