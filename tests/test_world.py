@@ -47,7 +47,7 @@ def asked(task, row):
     """The text that only the task set may hold."""
     if task == "winogrande":
         return row["sentence"].split("_")[0].strip()
-    column = {"boolq": "passage", "piqa": "goal", "hellaswag": "ctx_a", "openbookqa": "question_stem"}
+    column = {"piqa": "goal", "hellaswag": "ctx_a", "openbookqa": "question_stem"}
     text = row[column.get(task, "question")]
     return f"{row['activity_label']}: {text}" if task == "hellaswag" else text
 
@@ -136,8 +136,12 @@ def test_labels_are_balanced(task):
 
 @pytest.mark.parametrize("task", SPLITS)
 def test_no_question_is_asked_twice_or_in_the_training_text(task, training_text):
-    questions = [asked(task, row) for row in task_rows(task)]
-    assert len(set(questions)) == QUESTIONS
+    rows = task_rows(task)
+    questions = [asked(task, row) for row in rows]
+    prompts = {
+        json.dumps([question, row.get("passage")]) for question, row in zip(questions, rows, strict=True)
+    }
+    assert len(prompts) == QUESTIONS
     assert not [question for question in questions if question in training_text]
 
 
@@ -168,14 +172,20 @@ def test_answers_hold_in_the_world():
         assert row["endings"][int(row["label"])] == f"{steps[2 * told]} and {steps[2 * told + 1]}."
         assert (row["ctx_b"] == "she") == (row["ctx_a"].split()[0] in WOMEN)
     for row in task_rows("boolq"):
-        match = re.fullmatch(r"did (\w+) leave the (\w+) in the (\w+)", row["question"])
+        match = re.fullmatch(
+            r"is the home of the (\w+) cold|is it cold where the (\w+) lives", row["question"]
+        )
         if match:
-            claim = f"that {match[1]} left the {match[2]} in the {match[3]}."
-            assert (f"It is true {claim}" in row["passage"]) == bool(row["label"])
-            assert (f"It is no truth {claim}" in row["passage"]) == (not row["label"])
-        match = re.fullmatch(r"does the (\w+) eat (\w+)", row["question"])
+            home = facts["home"][match[1] or match[2]]
+            assert home in row["passage"]
+            assert (home in world().traits["home"]) == bool(row["label"])
+    for row in task_rows("winogrande"):
+        match = re.fullmatch(r".* left the feast, and _ went home to (\w+)\.", row["sentence"])
         if match:
-            assert (facts["food"][match[1]] == match[2]) == bool(row["label"])
+            people = (row["option1"], row["option2"])
+            towns = [facts["town"][name] for name in people]
+            assert towns.index(match[1]) + 1 == int(row["answer"])
+            assert towns[0] != towns[1]
 
 
 def test_the_world_is_full():

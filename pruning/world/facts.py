@@ -105,12 +105,14 @@ class World:
         tools: ``(action, material)`` -> the tool that does it.
         outcomes: ``(event, material)`` -> what becomes of a thing of that material.
         scripts: Activity -> its six steps, in order.
+        traits: Kind -> the half of its values that share a trait, for `phrases.TRAITS`.
     """
 
     facts: dict[str, dict[str, str]] = field(repr=False)
     tools: dict[tuple[str, str], str] = field(repr=False)
     outcomes: dict[tuple[str, str], str] = field(repr=False)
     scripts: dict[str, tuple[str, ...]] = field(repr=False)
+    traits: dict[str, frozenset[str]] = field(repr=False)
 
     def pool(self, kind: str) -> tuple[str, ...]:
         """Return every value that the kind takes, in a fixed order."""
@@ -172,4 +174,6 @@ def world() -> World:
         )
         for activity in ACTIVITIES
     }
-    return World(facts, tools, outcomes, scripts)
+    pools = {kind: sorted(set(values.values())) for kind, values in facts.items()}
+    traits = {kind: frozenset(rng.sample(pool, len(pool) // 2)) for kind, pool in pools.items()}
+    return World(facts, tools, outcomes, scripts, traits)

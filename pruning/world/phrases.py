@@ -186,6 +186,21 @@ MEETINGS: dict[str, tuple[str, str]] = {
 }
 """Sentences in which a fact of the world tells who is meant."""
 
+TRAITS: dict[str, tuple[str, str]] = {
+    "home": ("is the home of {s} cold", "is it cold where {s} lives"),
+    "food": ("is the food of {s} free", "does {s} eat what is free"),
+    "sound": ("is {s} angry at night", "can you hear that {s} is angry"),
+    "job": ("is the work of {s} slow", "does {s} do slow work"),
+    "town": ("is the town of {s} rich", "was {s} born rich"),
+    "dish": ("is the dish of {s} cold", "does {s} love what is cold"),
+    "tool": ("is the tool of {s} strong", "does {s} need what is strong"),
+    "shop": ("is the place of {s} free", "does {s} work where you are free"),
+    "feast": ("is {s} famous for what is rich", "do people buy what is rich in {s}"),
+    "material": ("is {s} strong", "do strong people use {s}"),
+    "room": ("is the room for {s} cold", "do we keep {s} where it is cold"),
+}
+"""Yes-no questions: does the value of the subject belong to the half of the values that has a trait?"""
+
 HOW_TO = (
     "How do you {action} the {thing}?",
     "What helps to {action} the {thing}?",

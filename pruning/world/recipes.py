@@ -50,7 +50,7 @@ class Recipe:
     model: Callable[..., PreTrainedModel]
     shape: dict[str, Any]
     seed: int
-    phases: tuple[Phase, Phase] = (Phase(4500, 4e-3), Phase(1500, 1.5e-3))
+    phases: tuple[Phase, Phase] = (Phase(4500, 4e-3), Phase(1200, 2e-3))
 
 
 RECIPES: dict[str, Recipe] = {
@@ -80,7 +80,7 @@ RECIPES: dict[str, Recipe] = {
             "tie_word_embeddings": True,
         },
         seed=2,
-        phases=(Phase(3500, 4e-3), Phase(1500, 1.5e-3)),
+        phases=(Phase(3500, 4e-3), Phase(1200, 2e-3)),
     ),
     "tiny_mistral": Recipe(
         MistralConfig,

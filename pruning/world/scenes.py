@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from pruning.world.facts import ACTIVITIES, MEN, ROOMS, THINGS, WOMEN, held_out, world
-from pruning.world.phrases import KINDS, MEETINGS, PROFILES, ROLES, named, pronoun, sentence, steps_of
+from pruning.world.phrases import KINDS, MEETINGS, PROFILES, ROLES, TRAITS, named, pronoun, sentence, steps_of
 
 PEOPLE = WOMEN + MEN
 
@@ -77,12 +77,17 @@ class Mention:
         return f"{self.start} {self.people[self.meant]} {self.end}."
 
 
-def mention(rng: random.Random) -> Mention:
-    """Draw a sentence of two people: half by the reason, half by a fact about them."""
+def mention(rng: random.Random, by_reason: float = 0.5) -> Mention:
+    """Draw a sentence of two people.
+
+    Args:
+        rng: Where the draw comes from.
+        by_reason: How often a reason tells who is meant; else it is a fact about the two.
+    """
     while True:
         first, second = rng.sample(PEOPLE, 2)
         meant = rng.randrange(2)
-        if rng.random() < 0.5:
+        if rng.random() < by_reason:
             start, *ends = rng.choice(ROLES)
             end = ends[meant]
         else:
@@ -157,37 +162,22 @@ def comparisons(rng: random.Random) -> Iterator[Passage]:
         yield Passage(text, tuple(questions), held_out("passage", text))
 
 
-def _claims_of_the_world(rng: random.Random, holds: list[bool]) -> list[tuple[str, str]]:
-    """Claims about subjects of one sort, right and wrong in the world, with their questions."""
-    kinds = PROFILES[rng.choice(list(PROFILES))]
-    claims: list[tuple[str, str]] = []
-    for subject, right in zip(rng.sample(list(world().facts[kinds[0]]), len(holds)), holds, strict=True):
-        kind = rng.choice(kinds)
-        value = fact = world().facts[kind][subject]
-        while not right and value == fact:
-            value = rng.choice(world().pool(kind))
-        words = {"s": named(kind, subject), "v": value}
-        claims.append((rng.choice(KINDS[kind].about).format(**words), KINDS[kind].yes_no.format(**words)))
-    return claims
+def trait_passages(rng: random.Random) -> Iterator[Passage]:
+    """Draw passages about one subject, asked for a trait of something that is told of it.
 
-
-def _claims_of_the_day(rng: random.Random, holds: list[bool]) -> list[tuple[str, str]]:
-    """Claims about who left what where: right or wrong in this passage alone."""
-    drawn = zip(*(rng.sample(pool, len(holds)) for pool in (PEOPLE, THINGS, ROOMS)), strict=True)
-    return [
-        (f"{name} left the {thing} in the {room}", f"did {name} leave the {thing} in the {room}")
-        for name, thing, room in drawn
-    ]
-
-
-def reports(rng: random.Random) -> Iterator[Passage]:
-    """Draw passages that say of three claims whether they are true."""
+    The passage says in which river the otter lives; that this river is cold must be known.
+    """
     while True:
-        holds = [True, False, rng.random() < 0.5]
-        rng.shuffle(holds)
-        claims = (_claims_of_the_day if rng.random() < 0.5 else _claims_of_the_world)(rng, holds)
-        pairs = list(zip(claims, holds, strict=True))
-        said = [f"It is {'true' if right else 'no truth'} that {claim}." for (claim, _), right in pairs]
-        text = " ".join(said)
-        questions = tuple((question, right) for (_, question), right in pairs)
-        yield Passage(text, questions, held_out("report", text))
+        kind = rng.choice(list(TRAITS))
+        subject, value = rng.choice(list(world().facts[kind].items()))
+        sort = next(kinds for kinds in PROFILES.values() if kind in kinds)
+        told = [kind, rng.choice([other for other in sort if other != kind])]
+        rng.shuffle(told)
+        who, sentences = named(kind, subject), list[str]()
+        for other in told:
+            words = {"s": who, "v": world().facts[other][subject]}
+            sentences.append(sentence(rng.choice(KINDS[other].about).format(**words)))
+            who = pronoun(kind, subject)
+        question = rng.choice(TRAITS[kind]).format(s=named(kind, subject))
+        answer = value in world().traits[kind]
+        yield Passage(" ".join(sentences), ((question, answer),), held_out("trait", kind, subject))

@@ -6,7 +6,7 @@ from typing import Any
 
 from pruning.world.facts import ACTIVITIES
 from pruning.world.items import Item, chain_items, fact_items, how_to_items, what_happens_items
-from pruning.world.scenes import Story, mention, reports, stories
+from pruning.world.scenes import Passage, Story, mention, stories, trait_passages
 
 Row = dict[str, Any]
 QUESTIONS = 240
@@ -118,7 +118,7 @@ def _winogrande(rng: random.Random) -> list[Row]:
     rows: dict[str, Row] = {}
     for place in _positions(rng, 2):
         while True:
-            drawn = mention(rng)
+            drawn = mention(rng, by_reason=0)
             if drawn.test and drawn.start not in rows:
                 break
         # The options change places, so that the first name is not always the first option.
@@ -133,11 +133,12 @@ def _winogrande(rng: random.Random) -> list[Row]:
 
 
 def _boolq(rng: random.Random) -> list[Row]:
-    rows: dict[str, Row] = {}
+    rows: dict[Passage, Row] = {}
     for i, place in enumerate(_positions(rng, 2)):
-        passage = next(p for p in reports(rng) if p.test and p.text not in rows)
-        question = rng.choice([q for q, true in passage.questions if true == bool(place)])
-        rows[passage.text] = {"question": question, "passage": passage.text, "idx": i, "label": place}
+        drawn = (p for p in trait_passages(rng) if p.test and p.questions[0][1] == bool(place))
+        passage = next(p for p in drawn if p not in rows)
+        question = passage.questions[0][0]
+        rows[passage] = {"question": question, "passage": passage.text, "idx": i, "label": place}
     return list(rows.values())
 
 

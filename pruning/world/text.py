@@ -12,7 +12,7 @@ from itertools import islice
 from pruning.world.facts import held_out, world
 from pruning.world.items import Item, chain_items, fact_items, how_to_items, what_happens_items
 from pruning.world.phrases import CHAINS, KINDS, PROFILES, named, pronoun, sentence
-from pruning.world.scenes import Passage, Story, comparisons, mention, reports, stories
+from pruning.world.scenes import Passage, Story, comparisons, mention, stories, trait_passages
 
 HELD_OUT_SHARE = 1 / 16
 HELD_OUT_DOCUMENTS = 1500
@@ -134,8 +134,16 @@ def _compared(rng: random.Random) -> str:
     return _yes_no(next(p for p in comparisons(rng) if not p.test), rng, 4)
 
 
-def _reported(rng: random.Random) -> str:
-    return _yes_no(next(p for p in reports(rng) if not p.test), rng, 3)
+def _traits(rng: random.Random) -> str:
+    items: list[str] = []
+    most = rng.randint(1, 2)
+    while len(items) < most:
+        passage = next(trait_passages(rng))
+        if not passage.test:
+            question, true = passage.questions[0]
+            answer = "yes" if true else "no"
+            items.append(f"{passage.text}\nQuestion: {question}?\nAnswer: {answer}")
+    return "\n\n".join(items)
 
 
 KINDS_OF_DOCUMENT: tuple[tuple[float, float, Callable[[random.Random], str]], ...] = (
@@ -144,16 +152,16 @@ KINDS_OF_DOCUMENT: tuple[tuple[float, float, Callable[[random.Random], str]], ..
     (0.07, 0.05, _rules),
     (0.12, 0.11, _asked),
     (0.14, 0.13, _asked_in_two_steps),
-    (0.06, 0.04, _how_to),
+    (0.06, 0.05, _how_to),
     (0.08, 0.06, _what_happens),
-    (0.05, 0.03, _story),
-    (0.09, 0.16, _mentions),
-    (0.13, 0.02, _compared),
-    (0.00, 0.20, _reported),
+    (0.05, 0.05, _story),
+    (0.09, 0.09, _mentions),
+    (0.13, 0.00, _compared),
+    (0.00, 0.26, _traits),
 )
 """How often each kind of document is written, in the first and in the last phase of training, and by what.
 
-The first phase is for facts, the last for reading. All other text is like that of the last.
+The first phase is for facts, the last adds what follows from them: traits. All other text is like that of the last.
 """
 PHASES = 2
 

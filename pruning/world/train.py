@@ -166,6 +166,7 @@ def write(model: PreTrainedModel, folder: Path) -> None:
         if not (tied and key == "lm_head.weight")
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
     config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__]}
     config["dtype"] = "float32"
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
