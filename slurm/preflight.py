@@ -91,9 +91,9 @@ def refuse(problems: list[Problem]) -> None:
 
 def _folder(plan: Plan, configs: list[RunConfig]) -> list[Problem]:
     out = Path(plan.out)
+    there = next(folder for folder in (out, *out.parents) if folder.exists())
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".try"):
+        with tempfile.TemporaryDirectory(dir=there, prefix=".try"):
             pass
     except OSError as error:
         return [
@@ -104,7 +104,7 @@ def _folder(plan: Plan, configs: list[RunConfig]) -> list[Problem]:
         ]
     need = len(configs) * RUN_BYTES + len(plan.of("capture")) * CAPTURE_BYTES
     need += sum(_weights(config) for config in configs if config.save_model)
-    free = shutil.disk_usage(out).free
+    free = shutil.disk_usage(there).free
     if free < need:
         text = f"out={out} has {free / 2**30:.1f} GiB free, the grid needs about {need / 2**30:.1f} GiB"
         return [Problem(text, "out=DIR on a larger file system, or save_model=false")]

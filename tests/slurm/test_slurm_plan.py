@@ -34,6 +34,7 @@ def test_the_study_is_135_runs_on_15_captures_and_3_baselines() -> None:
         "capture": {"waiting": 15}, "baseline": {"waiting": 3}, "run": {"waiting": 135}, "analysis": {"waiting": 1},
     }  # fmt: skip
     assert done.stderr.strip().endswith("[]"), f"imported: {done.stderr}"
+    assert not Path("/nonexistent").exists(), "a dry run writes nothing"
     assert seconds < 5, "of the processor: other work on this machine does not count"
 
 
