@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from eval.code import code_fingerprint
 from eval.config import RunConfig
 from eval.identity import is_dense
 from eval.measure import Measurements
@@ -60,6 +61,7 @@ def finished_record(
         },
         provenance={
             **provenance(),
+            "code": code_fingerprint(),
             "started": started,
             "finished": now(),
             "model_fingerprint": pruned.loaded.fingerprint,
@@ -121,5 +123,5 @@ def failed_record(config: RunConfig, name: str, failure: Failure, started: str) 
         config=config.model_dump(mode="json"),
         card=_card(config),
         memory=peak_memory(),
-        provenance={**provenance(), "started": started, "finished": now()},
+        provenance={**provenance(), "code": code_fingerprint(), "started": started, "finished": now()},
     )

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from eval.code import library_versions
 from eval.record import RECORD
 from pruning.errors import SecateurError, StorageError
 from pruning.files import read_json
 from pruning.provenance import code_version
-from slurm.code import library_versions
 from slurm.plan import Plan, Task
 from slurm.state import read_state, run_folder
 

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from eval.code import code_fingerprint
 from eval.config import RunConfig
 from eval.identity import dense_config, is_dense, run_id
 from eval.protocols import protocols
@@ -15,7 +16,6 @@ from pruning.config import CalibrationConfig, ModelConfig, capture_identity, val
 from pruning.errors import ConfigError
 from pruning.files import digest
 from pruning.identity import calibration_fingerprint, model_fingerprint
-from slurm.code import code_fingerprint
 from slurm.config import GridConfig, SlurmConfig, Values
 from slurm.plan import Plan, Task
 from slurm.points import Composer, Point, expand, words

@@ -11,12 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+from eval.code import code_fingerprint
 from eval.record import FAILED, RECORD, Failure, RunRecord, write_record
 from pruning.errors import SecateurError
 from pruning.files import read_json
 from slurm import queue
 from slurm.claims import HEARTBEAT, Claim, acquire, my_job
-from slurm.code import code_fingerprint
 from slurm.gather import gather
 from slurm.leash import die_with_parent
 from slurm.plan import Plan, Task, load_plan

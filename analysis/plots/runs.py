@@ -114,7 +114,9 @@ def tasks(found: ModelFindings, texts: Texts) -> Figure | None:
                    color="#E69F00", mfc="white", label=texts("plot.min_ppl"))  # fmt: skip
     if found.dense is not None and "dense" in table:
         panel.plot(table["dense"], at, ls="", marker="*", ms=10, color="#444444", label=texts("plot.dense"))
-    error = np.stack([table["acc"] - table["low"], table["high"] - table["acc"]])
+    error = np.stack([table["acc"] - table["low"], table["high"] - table["acc"]]).clip(
+        min=0
+    )  # rounding at 0 and 1
     panel.errorbar(table["acc"], at, xerr=error, ls="", marker="o", ms=6, capsize=2.5, color="#0072B2",
                    label=texts("plot.best_ci"))  # fmt: skip
     panel.set_yticks(at, table["task"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from slurm_bench import make_bench
 
+from eval.code import code_fingerprint, library_versions
 from eval.record import read_record, write_record
-from slurm.code import code_fingerprint, library_versions
 from slurm.launch import look
 from slurm.state import read_state, write_state
 

@@ -2,11 +2,12 @@
 
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from pruning.config import RESULT_VERSION
 from pruning.files import digest, file_digest
-from slurm.plan import ROOT
 
+ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("pruning", "eval")
 LIBRARIES = ("torch", "transformers", "lm-eval", "tokenizers")
 
