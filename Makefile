@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-fast check format bench wheel clean
+.PHONY: help setup demo test test-slow test-fast check format bench wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -23,11 +23,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## prune and measure the three shipped models, then write a report (minutes on a laptop)
 	$(BIN)/secateur grid grid=demo launcher=local workers=2 out=runs/demo
 
-test: $(READY)  ## all tests that this machine can run, with coverage
+test: $(READY)  ## the tests, with coverage (what this machine lacks, Slurm for one, is skipped and said)
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest $(PYTEST)
+	$(BIN)/python -m coverage run -m pytest -m "not slow" $(PYTEST)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+test-slow: $(READY)  ## the tests that take minutes: kills and restarts, real grids, the README from top to bottom
+	$(BIN)/python -m pytest -m slow $(PYTEST)
 
 test-fast: $(READY)  ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not slurm and not shared" $(PYTEST)
@@ -45,6 +48,7 @@ format: $(READY)  ## format the code
 bench: $(READY)  ## measure both sides of every speed claim in one go, and print the ratios
 	$(BIN)/python -m pruning.bench_capture
 	$(BIN)/python -m eval.bench_harness
+	$(BIN)/python -m slurm.bench_grid eval.limit=5 eval.ppl.max_tokens=1000
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
