@@ -51,6 +51,8 @@ class _Progress:
 
     def __call__(self, stage: str) -> None:
         self.stage = stage
+        if os.environ.get("RANK", "0") != "0":
+            return
         facts = {"stage": stage, "started": now(), "pid": os.getpid(), "host": socket.gethostname()}
         write_json(self.folder / STAGE, facts)
         log.info("stage: %s", stage)

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from pruning.errors import ConfigError
+
 Item = TypeVar("Item")
 
 
@@ -22,8 +24,14 @@ class Workers:
         if self.size > 1:
             from accelerate import Accelerator
 
-            self._accelerator = Accelerator()
+            # without `cpu` accelerate leaves processes on a machine without accelerator alone, each one its own rank 0
+            self._accelerator = Accelerator(cpu=not torch.accelerator.is_available())
             self.rank = self._accelerator.process_index
+            if self._accelerator.num_processes != self.size:
+                raise ConfigError(
+                    f"WORLD_SIZE={self.size} processes were started, accelerate joins "
+                    f"{self._accelerator.num_processes} of them; use torchrun, or accelerate launch --multi_gpu"
+                )
 
     def mine(self, batch: int) -> bool:
         """Whether this process works on a batch."""
