@@ -136,7 +136,9 @@ def peak_of(which: str, fraction: float) -> float:
     tokenizer = train_tokenizer()
     model = shape.build()
     kind = FastLM if side == "fast" else StoredHFLM
-    options: dict[str, Any] = {} if side == "fast" else {"batch_size": int(side.split("-")[1]), "logits_cache": True}
+    options: dict[str, Any] = (
+        {} if side == "fast" else {"batch_size": int(side.split("-")[1]), "logits_cache": True}
+    )
     lm: Any = kind(model, tokenizer, max_length=MAX_LENGTH, **options)
     pairs = encode_pairs(lm, texts["boolq"] + texts["hellaswag"])
     requests = fold(pairs, shape.vocabulary)
@@ -149,7 +151,7 @@ def peak_of(which: str, fraction: float) -> float:
 def prefix(texts: dict[str, Any], tokenizer: Any) -> None:
     """Print the gain of reusing the first 8 of 12 layers."""
     model = SHAPES[0].build()
-    pairs = texts["hellaswag"][:200]
+    pairs = texts["hellaswag"]
     with tempfile.TemporaryDirectory() as folder:
         reuse = PrefixReuse(Path(folder), depth=8)
         results: dict[str, Any] = {}

@@ -112,13 +112,16 @@ class FastLM(StoredHFLM):
         assert self.scorer is not None
         here = world()
         tree_of = np.searchsorted(trees.starts, trees.entry_nodes, side="right") - 1
-        chosen = np.unique(tree_of[needed[trees.entry_requests]])
+        wanted = np.zeros(len(trees.sizes), dtype=bool)
+        wanted[tree_of[needed[trees.entry_requests]]] = True
+        packs = self.scorer.packs(trees, wanted)
         sums, flags = np.zeros(len(needed)), np.zeros(len(needed))
         if here.size > 1:
-            costs = (trees.sizes[chosen] * (1.0 + trees.sizes[chosen] / self.scorer.rho)).tolist()
-            chosen = chosen[shares(costs, here.size)[here.rank]]
+            sizes = trees.sizes
+            costs = [float((sizes[pack] * (1.0 + sizes[pack] / self.scorer.rho)).sum()) for pack in packs]
+            packs = [packs[i] for i in shares(costs, here.size)[here.rank]]
         before = self.scorer.forward_tokens
-        total = int(trees.sizes[chosen].sum())
+        total = int(sum(trees.sizes[pack].sum() for pack in packs))
         with Bar("tokens", total, show=self.progress and here.main) as bar:
             shown, asked = 0, time.monotonic()
 
@@ -133,8 +136,8 @@ class FastLM(StoredHFLM):
                 return due
 
             reuse = self.reuse if plan else None
-            with reusing(self.scorer, trees, plan, reuse) as hidden:
-                for scored in self.scorer.run(trees, chosen, fetch, hidden):
+            with reusing(self.scorer, trees, packs, plan, reuse) as hidden:
+                for scored in self.scorer.run(trees, packs, fetch, hidden):
                     sums[scored.requests] = scored.values
                     flags[scored.requests] = scored.greedy
                     if keep is not None:

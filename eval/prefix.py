@@ -2,7 +2,7 @@
 
 Layers before the first one that pruning touched are the same in every model of a grid, and so are the hidden states
 they produce for the same packs. The first such run keeps them on disk, memory-mapped; later ones start from there.
-What was kept is found by content (embedding, untouched layers, plan, packs), and proven on the first pack: its
+What was kept is found by content (embedding, untouched layers, plan, packs), and proven on the smallest pack: its
 hidden states must be bit-equal to those of the whole model, otherwise nothing is reused.
 
 N nodes of a plan, T tokens of a pack, D hidden.
@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from eval.packs import Pack
+from eval.attention import tree_attention
+from eval.packs import Pack, make_pack
 from eval.scoring import TreeScorer
 from eval.trie import Trees
 from pruning.files import digest, read_json, write_json
@@ -60,12 +61,15 @@ class PrefixReuse:
 
 
 @contextmanager
-def reusing(scorer: TreeScorer, trees: Trees, plan: str, reuse: PrefixReuse | None) -> Generator[Any]:
+def reusing(
+    scorer: TreeScorer, trees: Trees, packs: list[np.ndarray], plan: str, reuse: PrefixReuse | None
+) -> Generator[Any]:
     """Give the function that computes a pack's hidden states [T, D]: from kept states, keeping them, or plainly.
 
     Args:
         scorer: The prepared model.
         trees: The plan.
+        packs: Its packs that will be scored; the smallest serves as proof.
         plan: The plan's name.
         reuse: None for no reuse.
     """
@@ -84,8 +88,23 @@ def reusing(scorer: TreeScorer, trees: Trees, plan: str, reuse: PrefixReuse | No
     path = reuse.folder / "prefix" / f"{name}.bin"
     shape = (trees.tokens, width * dtype.itemsize)
     if path.exists() and path.stat().st_size == size and _facts(path) == list(shape):
-        with _shortened(scorer, layers, reuse.depth):
-            yield _Reader(scorer, layers, reuse.depth, np.memmap(path, np.uint8, "r", shape=shape), dtype)
+        kept = np.memmap(path, np.uint8, "r", shape=shape)
+
+        def short(pack: Pack) -> torch.Tensor:
+            rows = torch.from_numpy(np.ascontiguousarray(kept[pack.nodes])).view(dtype)
+            return scorer.hidden(pack, inputs_embeds=rows[None].to(scorer.backbone.device))
+
+        proof = make_pack(trees, min(packs, key=lambda pack: int(trees.sizes[pack].sum())))
+        with tree_attention(scorer.model), torch.inference_mode():
+            whole = scorer.hidden(proof)
+            with _shortened(scorer, layers, reuse.depth):
+                same = torch.equal(whole, short(proof))
+        if same:
+            with _shortened(scorer, layers, reuse.depth):
+                yield short
+        else:
+            log.warning("kept hidden states are not bit-equal to the model's own: not reused")
+            yield scorer.hidden
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if size > min(reuse.limit_bytes, int(0.9 * shutil.disk_usage(path.parent).free)):
@@ -108,36 +127,6 @@ def prefix_identity(scorer: TreeScorer, depth: int) -> str:
             state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()[:32]
-
-
-class _Reader:
-    """Hidden states of a pack from kept ones; the first pack proves them."""
-
-    def __init__(
-        self, scorer: TreeScorer, layers: nn.ModuleList, depth: int, kept: np.memmap, dtype: torch.dtype
-    ) -> None:
-        self._scorer, self._layers, self._depth, self._kept, self._dtype = scorer, layers, depth, kept, dtype
-        self._proven = False
-
-    def __call__(self, pack: Pack) -> torch.Tensor:
-        if not self._proven:
-            self._prove(pack)
-        return self._short(pack)
-
-    def _short(self, pack: Pack) -> torch.Tensor:
-        rows = torch.from_numpy(np.ascontiguousarray(self._kept[pack.nodes])).view(self._dtype)
-        return self._scorer.hidden(pack, inputs_embeds=rows[None].to(self._scorer.backbone.device))
-
-    def _prove(self, pack: Pack) -> None:
-        decoder: Any = self._scorer.backbone.decoder
-        decoder.layers = self._layers
-        whole = self._scorer.hidden(pack)
-        decoder.layers = self._layers[self._depth :]
-        if not torch.equal(whole, self._short(pack)):
-            log.warning("kept hidden states are not bit-equal to the model's own: not reused")
-            decoder.layers = self._layers
-            self._short = self._scorer.hidden  # type: ignore[method-assign]
-        self._proven = True
 
 
 @contextmanager

@@ -82,20 +82,27 @@ class TreeScorer:
                 width += module.out_features if name.endswith("q_proj") else 0
         return float(2 ** round(np.log2(max(linear / (2 * width), 1.0)))) if width and linear else 2.0**14
 
+    def packs(self, trees: Trees, wanted: np.ndarray) -> list[np.ndarray]:
+        """Packs that hold a wanted tree [M], as tree indices.
+
+        They are formed from all trees, so that a resumed evaluation runs the same packs: rounding depends on them.
+        """
+        everything = group(trees.sizes, np.arange(len(trees.sizes)), self.budget)
+        return [pack for pack in everything if wanted[pack].any()]
+
     @torch.inference_mode()
     def run(
-        self, trees: Trees, chosen: np.ndarray, fetch: Callable[[], bool], hidden: Hidden | None = None
+        self, trees: Trees, packs: list[np.ndarray], fetch: Callable[[], bool], hidden: Hidden | None = None
     ) -> Iterator[Scored]:
         """Score trees; yields what is complete whenever `fetch` says so, and at the end.
 
         Args:
             trees: The plan.
-            chosen: Indices of the trees to score.
+            packs: Indices of the trees of each pack, from `packs`.
             fetch: Asked after each pack whether results shall come to the host now.
             hidden: Computes a pack's hidden states [T, D]; the decoder by default.
         """
-        queue = group(trees.sizes, chosen, self.budget)
-        queue.reverse()
+        queue = packs[::-1]
         waiting: list[tuple[Pack, torch.Tensor, torch.Tensor]] = []
         with tree_attention(self.model):
             while queue:

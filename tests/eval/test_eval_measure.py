@@ -185,6 +185,18 @@ def test_plan_on_disk_is_shared_by_models(
     assert score_pairs(FastLM(other, tokenizer, cache=tmp_path), pairs) == expected
 
 
+def stored(folder: Path) -> dict[bytes, tuple[float, bool]]:
+    """Every log-likelihood in a run's store."""
+    import numpy as np
+
+    result: dict[bytes, tuple[float, bool]] = {}
+    for path in folder.rglob("segment-*.npz"):
+        with np.load(path, allow_pickle=False) as data:
+            pairs = zip(data["values"].tolist(), data["greedy"].tolist(), strict=True)
+            result.update(zip(data["keys"].tolist(), pairs, strict=True))
+    return result
+
+
 CHILD = """
 import os, sys, time
 from pathlib import Path
@@ -228,6 +240,7 @@ def test_kill_and_again(data_dir: Path, tokenizer: Any, tmp_path: Path) -> None:
     process.wait()
     resumed = measure(make_model("llama"), tokenizer, settings, folder, identity="m")
     assert_same(resumed, whole)
+    assert stored(folder) == stored(tmp_path / "whole")  # to the last bit
     assert 0 < resumed.counters["requests_reused"] < whole.counters["requests"]
     assert resumed.counters["forward_tokens"] < whole.counters["forward_tokens"]
 

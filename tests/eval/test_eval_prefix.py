@@ -42,7 +42,7 @@ def test_reuse_is_bit_equal_and_skips_layers(family: str, tokenizer: Any, tmp_pa
     fast = FastLM(second, tokenizer, budget=128, reuse=reuse)
     below, above = count_calls(second, 3), count_calls(second, 4)
     assert score_pairs(fast, PAIRS) == plain[1]
-    assert len(below) == 1  # the proof on the first pack
+    assert len(below) == 1  # the proof on the smallest pack
     assert len(above) > 5
     assert len(second.model.layers) == 6
 
