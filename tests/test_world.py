@@ -47,6 +47,8 @@ def asked(task, row):
     """The text that only the task set may hold."""
     if task == "winogrande":
         return row["sentence"].split("_")[0].strip()
+    if task == "boolq":
+        return f"{row['passage']}\nQuestion: {row['question']}?"
     column = {"piqa": "goal", "hellaswag": "ctx_a", "openbookqa": "question_stem"}
     text = row[column.get(task, "question")]
     return f"{row['activity_label']}: {text}" if task == "hellaswag" else text
@@ -136,12 +138,8 @@ def test_labels_are_balanced(task):
 
 @pytest.mark.parametrize("task", SPLITS)
 def test_no_question_is_asked_twice_or_in_the_training_text(task, training_text):
-    rows = task_rows(task)
-    questions = [asked(task, row) for row in rows]
-    prompts = {
-        json.dumps([question, row.get("passage")]) for question, row in zip(questions, rows, strict=True)
-    }
-    assert len(prompts) == QUESTIONS
+    questions = [asked(task, row) for row in task_rows(task)]
+    assert len(set(questions)) == QUESTIONS
     assert not [question for question in questions if question in training_text]
 
 

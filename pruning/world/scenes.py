@@ -155,7 +155,10 @@ def _told(rng: random.Random) -> tuple[list[str], list[tuple[str, bool]]]:
 
 
 def comparisons(rng: random.Random) -> Iterator[Passage]:
-    """Draw passages that must be compared with what is asked: too hard for models of this size."""
+    """Draw passages that must be compared with what is asked; practised in the first phase only.
+
+    Models of this size and training answer by chance, so no task asks for it.
+    """
     while True:
         sentences, questions = (_told if rng.random() < 0.35 else _known)(rng)
         text = " ".join(sentences)
@@ -165,7 +168,7 @@ def comparisons(rng: random.Random) -> Iterator[Passage]:
 def trait_passages(rng: random.Random) -> Iterator[Passage]:
     """Draw passages about one subject, asked for a trait of something that is told of it.
 
-    The passage says in which river the otter lives; that this river is cold must be known.
+    The passage says that the otter lives in the river; that the river is cold must be known.
     """
     while True:
         kind = rng.choice(list(TRAITS))
@@ -179,5 +182,5 @@ def trait_passages(rng: random.Random) -> Iterator[Passage]:
             sentences.append(sentence(rng.choice(KINDS[other].about).format(**words)))
             who = pronoun(kind, subject)
         question = rng.choice(TRAITS[kind]).format(s=named(kind, subject))
-        answer = value in world().traits[kind]
-        yield Passage(" ".join(sentences), ((question, answer),), held_out("trait", kind, subject))
+        answer, text = value in world().traits[kind], " ".join(sentences)
+        yield Passage(text, ((question, answer),), held_out("trait", text, question))
