@@ -157,7 +157,7 @@ def prefix(texts: dict[str, Any], tokenizer: Any) -> None:
         results: dict[str, Any] = {}
         for name, how in (("plain", None), ("first run, keeping", reuse), ("reusing", reuse)):
             forget_plans()
-            lm: Any = FastLM(model, tokenizer, reuse=how, cache=Path(folder))
+            lm: Any = FastLM(model, tokenizer, reuse=how, cache=Path(folder), budget=256)
             found = [np.zeros(len(pairs), dtype=kind) for kind in (bool, float, bool)]
             seconds, _ = cpu_seconds(lambda lm=lm, found=found: lm.compute(pairs, _keys(pairs), *found))
             results[name] = (seconds, found[1])
