@@ -4,10 +4,8 @@ Layout of `eval.data_dir=DIR`: `DIR/tasks/<task>/<split>.{parquet,jsonl}` in the
 and `DIR/text/<name>/<split>.{parquet,jsonl}` with a column `text`.
 """
 
-import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from eval.config import EvalConfig
 from eval.protocols import Protocol, protocols
@@ -121,49 +119,6 @@ def protocol_file(config: EvalConfig, protocol: Protocol) -> Path | None:
             f"eval.data_dir=DIR with DIR/text/{protocol.text}/test.parquet, or eval.ppl.text=FILE"
         )
     return None
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read a parquet or JSONL file as a list of rows.
-
-    Raises:
-        DataError: The file is damaged or empty.
-    """
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is not a readable parquet file: {error}") from error
-    else:
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-            rows = [json.loads(line) for line in lines if line.strip()]
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a readable JSONL file: {error}") from error
-    if not rows:
-        raise DataError(f"{path} holds no rows")
-    return rows
-
-
-def read_texts(path: Path, field: str) -> list[str]:
-    """Read the documents of a text file (a .txt file is one document).
-
-    Raises:
-        DataError: The column is missing or is not text.
-    """
-    if path.suffix == ".txt":
-        return [path.read_text(encoding="utf-8")]
-    rows = read_rows(path)
-    if field not in rows[0]:
-        raise DataError(f"{path} has no column {field!r}; it has {', '.join(rows[0])} (eval.ppl.field=NAME)")
-    texts = [row.get(field) for row in rows]
-    bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
-    if bad is not None:
-        raise DataError(f"{path}: row {bad} of column {field!r} is {texts[bad]!r}, not text")
-    return [str(text) for text in texts]
 
 
 def file_identity(path: Path) -> str:

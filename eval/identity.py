@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from eval.config import EvalConfig, RunConfig
-from pruning.config import BudgetConfig, CalibrationConfig, GuardConfig, MethodConfig, TaylorConfig, config_digest
+from pruning.config import (
+    BudgetConfig,
+    CalibrationConfig,
+    GuardConfig,
+    MethodConfig,
+    TaylorConfig,
+    config_digest,
+)
 from pruning.errors import DataError
 from pruning.files import file_digest
 from pruning.identity import calibration_fingerprint, model_fingerprint
@@ -72,6 +79,8 @@ def evaluation_fingerprint(config: EvalConfig) -> str:
     if config.ppl.text:
         path = Path(config.ppl.text).expanduser()
         if not path.is_file():
-            raise DataError(f"eval.ppl.text={config.ppl.text}: no such file; give a .txt, .jsonl or .parquet file")
+            raise DataError(
+                f"eval.ppl.text={config.ppl.text}: no such file; give a .txt, .jsonl or .parquet file"
+            )
         text = file_digest(path)
     return f"{data_digest(config)}-{text}"

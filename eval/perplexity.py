@@ -13,6 +13,7 @@ N windows, W tokens per window, D hidden, V vocabulary.
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ import torch.nn.functional as F
 
 from eval.backbone import Backbone, NotSeparable, context_length, take_apart
 from eval.config import EvalConfig
-from eval.data import HUB_TEXTS, protocol_file, read_texts
+from eval.data import HUB_TEXTS, protocol_file
 from eval.parallel import add_up, world
 from eval.protocols import Protocol
 from eval.record import Metric
+from pruning.documents import document_tokens, read_texts, single_breaks
 from pruning.errors import DataError
 from pruning.progress import Bar
 
@@ -57,7 +59,9 @@ def texts_of(config: EvalConfig, protocol: Protocol) -> list[str]:
     """
     path = protocol_file(config, protocol)
     if path is not None:
-        texts = read_texts(path, config.ppl.field if config.ppl.text is not None else "text")
+        texts = read_texts(
+            path, config.ppl.field if config.ppl.text is not None else "text", "eval.ppl.field"
+        )
     else:
         import datasets
 
@@ -74,22 +78,11 @@ def texts_of(config: EvalConfig, protocol: Protocol) -> list[str]:
     return texts
 
 
-def single_breaks(text: str) -> str:
-    """The text with every run of blank lines replaced by one line break, and stripped."""
-    return "\n".join(line for line in text.split("\n") if line.strip()).strip()
-
-
 def tokenize(texts: list[str], tokenizer: Any, protocol: Protocol) -> np.ndarray:
     """Token ids [T] of a protocol's text."""
     if protocol.joined:
         return np.asarray(tokenizer("\n\n".join(texts), verbose=False)["input_ids"], dtype=np.int64)
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    parts: list[int] = []
-    for start in range(0, len(texts), 1000):
-        batch = tokenizer(texts[start : start + 1000], add_special_tokens=False, verbose=False)["input_ids"]
-        for ids in batch:
-            parts += [bos, *ids] if bos is not None else [*ids, eos] if eos is not None else ids
-    return np.asarray(parts, dtype=np.int64)
+    return np.fromiter(chain.from_iterable(document_tokens(texts, tokenizer)), dtype=np.int64)
 
 
 def cut(ids: np.ndarray, protocol: Protocol, max_tokens: int | None) -> Windows:

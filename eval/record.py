@@ -123,4 +123,6 @@ def read_record(path: Path) -> RunRecord:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise StorageError(f"{path} is not a run record of schema {SCHEMA}: {where}: {first['msg']}") from error
+        raise StorageError(
+            f"{path} is not a run record of schema {SCHEMA}: {where}: {first['msg']}"
+        ) from error

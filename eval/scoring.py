@@ -22,7 +22,7 @@ from eval.trie import MergeRule, Trees, build_trees
 
 log = logging.getLogger(__name__)
 
-CPU_TOKENS, DEVICE_TOKENS = 1024, 16_384
+CPU_TOKENS, DEVICE_TOKENS = 512, 16_384
 _budgets: dict[str, int] = {}
 """Token budget per kind of device, lowered when memory ran out; the next model starts with it."""
 

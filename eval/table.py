@@ -53,7 +53,9 @@ def _cell(metric: Metric | None) -> str:
 
 def _caption(record: RunRecord) -> str:
     size = record.parameters
-    parts = [] if size is None else [f"{size.after:,} of {size.before:,} parameters kept ({1 - size.ratio:.2%})"]
+    parts = (
+        [] if size is None else [f"{size.after:,} of {size.before:,} parameters kept ({1 - size.ratio:.2%})"]
+    )
     if "total" in record.timings:
         parts.append(f"{record.timings['total']:.1f} s")
     return "; ".join(parts)

@@ -19,8 +19,9 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import create_iterator
 
 from eval.config import EvalConfig
-from eval.data import SPLIT, data_folder, file_identity, read_rows, task_file
+from eval.data import SPLIT, data_folder, file_identity, task_file
 from eval.quiet import quiet
+from pruning.documents import read_rows
 from pruning.errors import DataError
 
 STOCK: dict[str, str] = {

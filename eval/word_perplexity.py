@@ -13,10 +13,11 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from eval.backbone import context_length
 from eval.config import EvalConfig
-from eval.data import data_folder, file_identity, read_texts, text_file
+from eval.data import data_folder, file_identity, text_file
 from eval.hflm import StoredHFLM
 from eval.quiet import quiet
 from eval.record import Metric
+from pruning.documents import read_texts
 from pruning.errors import DataError
 
 TITLE = re.compile(r"^ = [^=].*[^=] = \n?$")
@@ -67,7 +68,7 @@ def _task(path: Path | None, content: str) -> ConfigurableTask:
     """The stock task, read from local rows; `content` is part of the key."""
     stock: dict[str, Any] = load_yaml(Path(lm_eval.__file__).parent / "tasks" / "wikitext" / "wikitext.yaml")
     if path is not None:
-        pages = pages_of(read_texts(path, "text"))
+        pages = pages_of(read_texts(path, "text", "eval.ppl.field"))
         if not pages:
             raise DataError(f"{path} has no first-level headings (` = Title = `): it is no WikiText text")
 

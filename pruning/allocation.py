@@ -22,9 +22,10 @@ from pruning.plan import LayerPlan, PruningPlan
 
 @dataclass(frozen=True)
 class Offer:
-    """Units of one block that can only be removed together, with their common score."""
+    """Units of one block that can only be removed together, with their common score (and what breaks a tie)."""
 
     score: float
+    tie: float
     layer: int
     structure: Structure
     units: tuple[int, ...]
@@ -128,7 +129,7 @@ def make_plan(
     whole = layout.total_parameters if budget.of == "total" else layout.decoder_parameters
     target = round(budget.ratio * whole)
     offers = sorted(
-        _offers(scores, layout, method, guard), key=lambda o: (o.score, o.layer, o.structure, o.units)
+        _offers(scores, layout, method, guard), key=lambda o: (o.score, o.tie, o.layer, o.structure, o.units)
     )
     cut = _Cut(layout, guard)
     targets = _layer_targets(layout, method, target)
@@ -167,9 +168,16 @@ def _offers(scores: Scores, layout: Layout, method: MethodConfig, guard: GuardCo
             continue
         for layer, values in enumerate(scores.units[structure]):
             run = guard.round_to if structure == "mlp" else 1
-            order = np.argsort(values, kind="stable")
+            ties = scores.base[structure][layer] if scores.base else values
+            order = np.lexsort((ties, values))
             offers += [
-                Offer(float(values[members].mean()), layer, structure, tuple(int(i) for i in members))
+                Offer(
+                    float(values[members].mean()),
+                    float(ties[members].mean()),
+                    layer,
+                    structure,
+                    tuple(int(i) for i in members),
+                )
                 for members in _runs(order, run)
             ]
     return offers

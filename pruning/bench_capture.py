@@ -1,10 +1,12 @@
 """Time and memory of the calibration pass against a plain backward pass that keeps all gradients.
 
 `python -m pruning.bench_capture [shape=llama100m] [device=cpu] [rounds=3] [samples=32] [length=128]` runs every side
-in processes of its own, in turn, and prints ratios. Random weights: speed does not depend on them.
+in processes of its own, in turn, and prints ratios. Random weights: speed does not depend on them. Memory is measured
+in runs of its own, where the C library returns freed blocks at once, so that the peak shows what is alive.
 """
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -40,6 +42,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SIDES = ("plain", "taylor_gate", "taylor")
 BATCH = 4
+RETURN_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def build(shape: str, device: str) -> LoadedModel:
@@ -135,14 +138,28 @@ def main(argv: list[str]) -> int:
     for _ in range(int(options["rounds"])):
         for side in SIDES:
             arguments = [f"{k}={v}" for k, v in {**options, "side": side}.items()]
-            command = [sys.executable, "-m", "pruning.bench_capture", *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rounds[side].append(json.loads(done.stdout.splitlines()[-1]))
-    _print(rounds, options)
+            rounds[side].append(_child(arguments, {}))
+    memory = {
+        side: _child([f"{k}={v}" for k, v in {**options, "side": side}.items()], RETURN_AT_ONCE)
+        for side in SIDES
+    }
+    _print(rounds, memory, options)
     return 0
 
 
-def _print(rounds: dict[str, list[dict[str, Any]]], options: dict[str, str]) -> None:
+def _child(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """One side in a process of its own."""
+    command = [sys.executable, "-m", "pruning.bench_capture", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, **environment}
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _print(
+    rounds: dict[str, list[dict[str, Any]]], memory: dict[str, dict[str, Any]], options: dict[str, str]
+) -> None:
     first = rounds["plain"][0]
     kind = "CPU seconds" if options["device"] == "cpu" else "seconds"
     table = Table(
@@ -163,13 +180,13 @@ def _print(rounds: dict[str, list[dict[str, Any]]], options: dict[str, str]) -> 
     for side, rows in rounds.items():
         seconds = [row["seconds"] for row in rows]
         ratio = statistics.median(a / b for a, b in zip(seconds, base, strict=True))
-        above = statistics.median(row["above"] for row in rows)
+        above = memory[side]["above"]
         table.add_row(
             side,
             f"{statistics.median(seconds):.2f}",
             f"{ratio:.2f}",
             f"{above / 1e6:,.0f}",
-            f"{statistics.median(row['peak'] for row in rows) / 1e6:,.0f}",
+            f"{memory[side]['peak'] / 1e6:,.0f}",
             f"{above / first['prunable_float32']:.2f}",
         )
     Console(width=140).print(table)

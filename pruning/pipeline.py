@@ -20,7 +20,7 @@ from pruning.capture.result import Capture
 from pruning.capture.views import Level
 from pruning.capture.workers import Workers
 from pruning.config import PruneConfig, capture_identity
-from pruning.errors import ModelError, NumericsError
+from pruning.errors import ConfigError, ModelError, NumericsError
 from pruning.files import digest
 from pruning.identity import calibration_fingerprint
 from pruning.importance import ESTIMATORS, estimator
@@ -114,6 +114,11 @@ def check(config: PruneConfig, exclude: frozenset[str] = frozenset()) -> None:
 
 def _samples(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) -> Samples:
     """The calibration samples, which the model must be able to read."""
+    context = getattr(cast("Any", loaded.model).config, "max_position_embeddings", None)
+    if context is not None and config.taylor.seq_len > context:
+        raise ConfigError(
+            f"taylor.seq_len={config.taylor.seq_len} is longer than the model's context of {context} tokens; ask for less"
+        )
     samples = load_samples(config.calibration, config.taylor, loaded.tokenizer, _cache(config), exclude)
     rows = cast("Any", loaded.model).get_input_embeddings().weight.shape[0]
     if int(samples.ids.max()) >= rows:

@@ -7,7 +7,7 @@ Shapes: L layers, U units of one structure of all layers, one after another.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,9 +24,15 @@ from pruning.models.loading import LoadedModel
 
 @dataclass(frozen=True)
 class Scores:
-    """Final scores per structure and layer: float64 arrays, one value per unit."""
+    """Final scores per structure and layer: float64 arrays, one value per unit.
+
+    Attributes:
+        units: What units are ranked by.
+        base: The same without the prior: breaks ties, as where bypassing a block does not raise the loss.
+    """
 
     units: Mapping[Structure, tuple[np.ndarray, ...]]
+    base: Mapping[Structure, tuple[np.ndarray, ...]] = field(default_factory=dict)
 
 
 def needs_capture(method: MethodConfig) -> bool:
@@ -44,6 +50,7 @@ def final_scores(
         assert capture is not None
         prior = capture.prior(method.prior, samples, share).numpy()
     units: dict[Structure, tuple[np.ndarray, ...]] = {}
+    base: dict[Structure, tuple[np.ndarray, ...]] = {}
     for structure in STRUCTURES:
         if rule.level > Level.WEIGHTS:
             assert capture is not None
@@ -52,12 +59,13 @@ def final_scores(
             flat = static_scores(loaded, rule, structure, seed)
         parts = np.split(flat, np.cumsum([layer.units(structure) for layer in loaded.layout.layers])[:-1])
         scaled = [_per_parameter(p, loaded.layout, i, structure, rule) for i, p in enumerate(parts)]
+        base[structure] = tuple(scaled)
         if method.prior != "none":
             column = 0 if method.scope == "layer" else BLOCKS.index(structure)
             factors = np.log1p(np.maximum(prior[:, column], 0.0)) ** method.temperature
             scaled = [part * factor for part, factor in zip(scaled, factors, strict=True)]
         units[structure] = tuple(scaled)
-    return Scores(units)
+    return Scores(units, base)
 
 
 def static_scores(loaded: LoadedModel, rule: Estimator, structure: Structure, seed: int) -> np.ndarray:

@@ -11,9 +11,10 @@ import torch
 
 from eval.backbone import take_apart
 from eval.config import EvalConfig, PerplexityConfig
-from eval.perplexity import metric_of, perplexity, single_breaks, texts_of, tokenize, window_losses
+from eval.perplexity import metric_of, perplexity, texts_of, tokenize, window_losses
 from eval.protocols import parse, protocols
 from eval.word_perplexity import pages_of, word_perplexity
+from pruning.documents import single_breaks
 from pruning.errors import DataError
 from tests.eval.conftest import CONTEXT, FAMILIES, cut, make_model, make_tokenizer
 

@@ -68,9 +68,7 @@ def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0, **change
                 parameter.mul_(3.0)
     model.to(dtype).eval()
     adapter = adapter_for(model.config.model_type)
-    return LoadedModel(
-        model, None, adapter, read_layout(model, adapter), "test", torch.device("cpu"), None
-    )
+    return LoadedModel(model, None, adapter, read_layout(model, adapter), "test", torch.device("cpu"), None)
 
 
 def text(samples: int, length: int = 20, seed: int = 1, vocabulary: int = 61) -> Samples:
@@ -81,7 +79,12 @@ def text(samples: int, length: int = 20, seed: int = 1, vocabulary: int = 61) ->
 
 
 def capture_of(
-    loaded: LoadedModel, samples: Samples, level: Level, snapshots: Sequence[int], batch_size: int = 2, **options: Any
+    loaded: LoadedModel,
+    samples: Samples,
+    level: Level,
+    snapshots: Sequence[int],
+    batch_size: int = 2,
+    **options: Any,
 ) -> Capture:
     """Run a pass with every estimator."""
     config = CaptureConfig(**{"priors": (), **options})

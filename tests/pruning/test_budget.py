@@ -181,3 +181,22 @@ def test_extreme_layers_are_listed() -> None:
     plan = make_plan(Scores(low), layout, MethodConfig(), BudgetConfig(ratio=0.15), GuardConfig(), "test")
     assert 2 in plan.extreme_layers()
     assert set(plan.extreme_mlp_layers()) <= set(plan.extreme_layers())
+
+
+def test_ties_at_a_zero_prior_are_broken_by_the_score_without_it() -> None:
+    """Where bypassing a block does not raise the loss every unit scores zero: importance still ranks them."""
+    layout = build("llama").layout
+    base = random_scores(layout).units
+    flat = {s: tuple(v * (0.0 if i == 1 else 1.0) for i, v in enumerate(base[s])) for s in STRUCTURES}
+    plan = make_plan(
+        Scores(flat, base),
+        layout,
+        MethodConfig(structures="mlp"),
+        BudgetConfig(ratio=0.05),
+        GuardConfig(),
+        "t",
+    )
+    kept = plan.layers[1].kept_channels
+    gone = sorted(set(range(48)) - set(kept))
+    assert gone
+    assert max(base["mlp"][1][i] for i in gone) < min(base["mlp"][1][i] for i in kept)

@@ -27,7 +27,9 @@ def plain_gradients(loaded: LoadedModel, batches: list[torch.Tensor]) -> list[di
     return result
 
 
-def brute_taylor(loaded: LoadedModel, gradients: list[dict[str, torch.Tensor]], second: bool = False) -> dict[str, torch.Tensor]:
+def brute_taylor(
+    loaded: LoadedModel, gradients: list[dict[str, torch.Tensor]], second: bool = False
+) -> dict[str, torch.Tensor]:
     """Sum of abs(w x G) over each unit, index by index, from whole-model gradients."""
     total = {n: sum(g[n] for g in gradients) for n in gradients[0]}
     squares = {n: sum(g[n] ** 2 for g in gradients) / len(gradients) for n in gradients[0]}
@@ -62,7 +64,9 @@ def test_taylor_equals_brute_force(variant: str, second: bool) -> None:
     capture = capture_of(loaded, samples, Level.SQUARES, [6])
     expected = brute_taylor(loaded, plain_gradients(loaded, list(samples.ids.split(2))), second)
     for structure in STRUCTURES:
-        torch.testing.assert_close(capture.score(name, 6, structure).double(), expected[structure], rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            capture.score(name, 6, structure).double(), expected[structure], rtol=1e-6, atol=0
+        )
 
 
 def test_gate_identity(variant: str) -> None:
@@ -80,7 +84,10 @@ def test_gate_identity(variant: str) -> None:
         wanted = torch.cat(expected).detach()
         # RMSNorm computes in float32 whatever the model's dtype: where the sum nearly cancels, that shows
         torch.testing.assert_close(
-            capture.score("taylor_gate", 1, structure).double(), wanted, rtol=1e-5, atol=1e-6 * float(wanted.max())
+            capture.score("taylor_gate", 1, structure).double(),
+            wanted,
+            rtol=1e-5,
+            atol=1e-6 * float(wanted.max()),
         )
 
 
@@ -97,7 +104,9 @@ def test_gate_is_the_same_with_and_without_weight_gradients() -> None:
     samples = text(4)
     light, full = (capture_of(loaded, samples, level, [4]) for level in (Level.GATE, Level.GRADIENTS))
     for structure in STRUCTURES:
-        torch.testing.assert_close(light.score("taylor_gate", 4, structure), full.score("taylor_gate", 4, structure))
+        torch.testing.assert_close(
+            light.score("taylor_gate", 4, structure), full.score("taylor_gate", 4, structure)
+        )
 
 
 def test_activation_estimators_equal_plain_statistics() -> None:
@@ -111,7 +120,9 @@ def test_activation_estimators_equal_plain_statistics() -> None:
             assert module is not None
             key = (index, structure)
             handles.append(
-                module.register_forward_pre_hook(lambda _, x, key=key: seen.__setitem__(key, x[0].flatten(0, 1)))
+                module.register_forward_pre_hook(
+                    lambda _, x, key=key: seen.__setitem__(key, x[0].flatten(0, 1))
+                )
             )
     with torch.no_grad():
         loaded.model(samples.ids, use_cache=False)
@@ -127,20 +138,28 @@ def test_activation_estimators_equal_plain_statistics() -> None:
             units = loaded.layout.layers[index].units(structure)
             wanda.append((weight.abs().sum(0) * a.square().mean(0).sqrt()).reshape(units, -1).sum(1))
             flap.append((weight.square().sum(0) * a.var(0, correction=0)).reshape(units, -1).sum(1))
-        torch.testing.assert_close(capture.score("wanda", 5, structure).double(), torch.cat(wanda), rtol=1e-5, atol=0)
-        torch.testing.assert_close(capture.score("fluctuation", 5, structure).double(), torch.cat(flap), rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            capture.score("wanda", 5, structure).double(), torch.cat(wanda), rtol=1e-5, atol=0
+        )
+        torch.testing.assert_close(
+            capture.score("fluctuation", 5, structure).double(), torch.cat(flap), rtol=1e-5, atol=0
+        )
 
 
 def test_snapshots_equal_separate_passes() -> None:
     loaded = build("llama")
     samples = text(12)
-    together = capture_of(loaded, samples, Level.SQUARES, [4, 7, 12], batch_size=4, priors=("loss", "cosine", "gate"))
+    together = capture_of(
+        loaded, samples, Level.SQUARES, [4, 7, 12], batch_size=4, priors=("loss", "cosine", "gate")
+    )
     for count in (4, 7, 12):
         points = [n for n in (4, 7, 12) if n <= count]
         alone = capture_of(loaded, samples, Level.SQUARES, points, batch_size=4)
         for name in ("taylor", "taylor_gate", "taylor_second", "wanda", "fluctuation"):
             for structure in STRUCTURES:
-                assert torch.equal(together.score(name, count, structure), alone.score(name, count, structure))
+                assert torch.equal(
+                    together.score(name, count, structure), alone.score(name, count, structure)
+                )
         assert torch.equal(together.accumulated_statistics[count], alone.accumulated_statistics[count])
 
 
@@ -182,7 +201,9 @@ def test_statistics_are_of_each_batch_alone() -> None:
         for row, (layer, name, size) in enumerate(capture.tensors):
             g = found[f"{loaded.adapter.layers}.{layer}.{name}"].double()
             expected = torch.stack([g.abs().mean(), g.std(correction=0), g.norm(), g.max(), g.min()])
-            torch.testing.assert_close(capture.batch_statistics[batch, row].double(), expected, rtol=1e-4, atol=1e-9)
+            torch.testing.assert_close(
+                capture.batch_statistics[batch, row].double(), expected, rtol=1e-4, atol=1e-9
+            )
             assert size == g.numel()
     assert capture.batch_statistics.shape == (2, len(capture.tensors), len(STATISTICS))
 
@@ -306,15 +327,21 @@ def test_a_nan_batch_is_skipped_without_a_trace() -> None:
     assert "layer" in capture.facts["skipped_batches"][0]["where"]
     kept = text(6)
     clean = kept.ids[torch.tensor([0, 1, 4, 5])]
-    expected = brute_taylor(build("llama", torch.float64), plain_gradients(build("llama", torch.float64), list(clean.split(2))))
+    expected = brute_taylor(
+        build("llama", torch.float64), plain_gradients(build("llama", torch.float64), list(clean.split(2)))
+    )
     for structure in STRUCTURES:
-        torch.testing.assert_close(capture.score("taylor", 6, structure).double(), expected[structure], rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            capture.score("taylor", 6, structure).double(), expected[structure], rtol=1e-6, atol=0
+        )
 
 
 def test_a_nan_batch_is_fatal_when_so_configured() -> None:
     loaded = build("llama")
     poison(loaded, batch=1, layer=1)
-    with pytest.raises(NumericsError, match=r"batch 1: the gradient of layer 1, mlp.*NaN.*capture.on_nonfinite=skip"):
+    with pytest.raises(
+        NumericsError, match=r"batch 1: the gradient of layer 1, mlp.*NaN.*capture.on_nonfinite=skip"
+    ):
         capture_of(loaded, text(6), Level.GRADIENTS, [6], on_nonfinite="fail")
 
 
