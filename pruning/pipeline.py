@@ -117,7 +117,8 @@ def _samples(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) 
     context = getattr(cast("Any", loaded.model).config, "max_position_embeddings", None)
     if context is not None and config.taylor.seq_len > context:
         raise ConfigError(
-            f"taylor.seq_len={config.taylor.seq_len} is longer than the model's context of {context} tokens; ask for less"
+            f"taylor.seq_len={config.taylor.seq_len} is longer than the model's context of {context} tokens; "
+            "ask for less"
         )
     samples = load_samples(config.calibration, config.taylor, loaded.tokenizer, _cache(config), exclude)
     rows = cast("Any", loaded.model).get_input_embeddings().weight.shape[0]
