@@ -14,7 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("slurm.cli:logs", "the log of one run of a grid"),
     "retry": ("slurm.cli:retry", "run the failed runs of a grid again"),
     "cancel": ("slurm.cli:cancel", "cancel what a grid has queued or running"),
-    "eval": ("eval.cli:evaluate", "measure a checkpoint or a finished run again"),
+    "eval": ("eval.cli_eval:evaluate", "measure a checkpoint or a finished run again"),
     "analyze": ("analysis.cli:analyze", "reports, JSON, tables and plots over many runs"),
     "show": ("analysis.cli:show", "one run on the terminal"),
     "compare": ("analysis.cli:compare", "what differs between two runs"),

@@ -1,4 +1,4 @@
-"""`secateur run`, `capture`, `eval` and `tasks`: parse, validate, call; nothing else."""
+"""`secateur run`, `capture` and `tasks`: parse, validate, call; nothing else."""
 
 import logging
 import os
@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from eval.config import METRIC, RunConfig
-from eval.record import RunRecord, read_record
 from pruning.compose import CONF_DIR, compose, options, plain, register
 from pruning.config import validate
 from pruning.errors import ConfigError
@@ -42,16 +41,6 @@ example:
   secateur capture model=tiny_llama taylor.num_samples=512 capture.snapshots=[128,256]
 """
 
-EVAL_HELP = """secateur eval: measure a checkpoint or a finished run again
-
-usage: secateur eval checkpoint=DIR [eval KEY=VALUE ...]
-       secateur eval run=ID [out=DIR] [eval KEY=VALUE ...]
-
-examples:
-  secateur eval checkpoint=runs/ID/model eval.data_dir=/data/eval eval.limit=100
-  secateur eval run=ID eval=ppl eval.ppl.text=book.txt eval.ppl.window=512
-"""
-
 
 def run(argv: list[str]) -> int:
     """`secateur run`: one experiment, or several with --multirun."""
@@ -61,7 +50,7 @@ def run(argv: list[str]) -> int:
         return 0
     if {"-m", "--multirun"} & set(argv):
         return _multirun([a for a in argv if a not in {"-m", "--multirun"}])
-    config, flags = _config(argv)
+    config, flags = config_of(argv)
     if "--cfg" in flags:
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))  # noqa: T201
         return 0
@@ -73,9 +62,9 @@ def capture(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(CAPTURE_HELP)  # noqa: T201
         return 0
-    config, flags = _config(argv)
+    config, flags = config_of(argv)
     configure_logging("-v" in flags)
-    _offline(config)
+    offline(config)
     from eval.experiment import capture_only
 
     facts = capture_only(config)
@@ -87,35 +76,6 @@ def capture(argv: list[str]) -> int:
         facts["snapshots"],
     )
     return 0
-
-
-def evaluate(argv: list[str]) -> int:
-    """`secateur eval`: measure a checkpoint or a finished run again."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(EVAL_HELP)  # noqa: T201
-        return 0 if argv else 2
-    targets = dict(a.split("=", 1) for a in argv if a.startswith(("checkpoint=", "run=")))
-    rest = [a for a in argv if not a.startswith(("checkpoint=", "run="))]
-    if len(targets) != 1:
-        raise ConfigError("give either checkpoint=DIR or run=ID")
-    if "checkpoint" in targets:
-        name = Path(targets["checkpoint"]).expanduser().resolve()
-        if not name.is_dir():
-            raise ConfigError(
-                f"checkpoint={targets['checkpoint']}: no such folder; give a folder that `save_model=true` wrote, "
-                "or any model folder"
-            )
-        label = f"{name.parent.name}-{name.name}" if name.name == "model" else name.name
-        return run(
-            [
-                "model=local",
-                f"model.path={targets['checkpoint']}",
-                f"model.name={label}",
-                "method=dense",
-                *rest,
-            ]
-        )
-    return _again(targets["run"], rest)
 
 
 def tasks(argv: list[str]) -> int:
@@ -150,7 +110,7 @@ def tasks(argv: list[str]) -> int:
     return 0
 
 
-def _config(argv: list[str]) -> tuple[RunConfig, set[str]]:
+def config_of(argv: list[str]) -> tuple[RunConfig, set[str]]:
     """The typed config of a command line, and its flags."""
     register(RunConfig)
     flags = {a for a in argv if a in {"--cfg", "-v", "--verbose"}}
@@ -169,7 +129,7 @@ def _config(argv: list[str]) -> tuple[RunConfig, set[str]]:
 
 def _one(config: RunConfig, verbose: bool = False) -> int:
     configure_logging(verbose)
-    _offline(config)
+    offline(config)
     from eval.experiment import baseline, check, experiment
     from eval.table import print_run
 
@@ -178,27 +138,6 @@ def _one(config: RunConfig, verbose: bool = False) -> int:
     record = experiment(config)
     if os.environ.get("RANK", "0") == "0":
         print_run(record, dense, Path(config.out))
-    return 0
-
-
-def _again(name: str, overrides: list[str]) -> int:
-    """Measure a finished run with other eval settings: same model, same plan."""
-    wrong = [a for a in overrides if not a.startswith(("eval", "out=", "device=", "progress="))]
-    if wrong:
-        raise ConfigError(f"{wrong[0]}: only eval, out and device can be given together with run=ID")
-    fresh, flags = _config(overrides)
-    old: RunRecord = read_record(Path(fresh.out) / name)
-    stored = validate(RunConfig, old.config)
-    config = stored.model_copy(update={"eval": fresh.eval, "out": fresh.out, "device": fresh.device})
-    configure_logging("-v" in flags)
-    _offline(config)
-    from eval.experiment import PLAN, baseline, experiment
-    from eval.table import print_run
-    from pruning.plan import PruningPlan
-
-    plan = PruningPlan.load(Path(fresh.out) / name / PLAN) if old.kind == "pruned" else None
-    dense = baseline(config) if config.eval.baseline else None
-    print_run(experiment(config, plan), dense, Path(config.out))
     return 0
 
 
@@ -216,7 +155,7 @@ def multirun_task(config: Any) -> float | None:
     """One point of a sweep; returns the mean accuracy, which optimising sweepers maximise."""
     typed = validate(RunConfig, plain(config))
     configure_logging(False)
-    _offline(typed)
+    offline(typed)
     from eval.experiment import baseline, check, experiment
 
     check(typed)
@@ -226,7 +165,7 @@ def multirun_task(config: Any) -> float | None:
     return None if mean is None else mean.value
 
 
-def _offline(config: RunConfig) -> None:
+def offline(config: RunConfig) -> None:
     """Keep the hub out of a run that needs nothing from it: no network access unless asked for."""
     from pruning.identity import model_folder
 

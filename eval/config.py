@@ -50,7 +50,8 @@ class EvalConfig(Frozen):
     limit: Annotated[int | None, Field(ge=1, description="questions per task")] = None
     batch_size: Annotated[int, Field(ge=1, json_schema_extra=LOCAL)] = 16
     token_budget: Annotated[
-        int | None, Field(ge=1, json_schema_extra=LOCAL, description="tokens per forward pass of backend=fast")
+        int | None,
+        Field(ge=1, json_schema_extra=LOCAL, description="tokens per forward pass of backend=fast"),
     ] = None
     prefix_reuse: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
     ppl: PerplexityConfig = PerplexityConfig()

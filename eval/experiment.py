@@ -186,6 +186,7 @@ def _run(
         progress=config.progress is not False,
         identity=content,
         cache=Path(config.out) / "cache" / "requests",
+        untouched=_untouched(pruned.plan),
     )
     if len(measured.answers) and workers.main:
         write_atomic(folder / ANSWERS, lambda path: measured.answers.to_parquet(path, index=False))
@@ -222,3 +223,9 @@ def _given(config: RunConfig, plan: PruningPlan | None, progress: pipeline.Annou
         progress("surgery")
         prune(loaded.model, loaded.adapter, plan)
     return Pruned(loaded, plan, None, True, {"load": time.perf_counter() - start})
+
+
+def _untouched(plan: PruningPlan) -> int:
+    """How many layers at the start of the model the plan leaves as they are; 0 for a dense model."""
+    cut = [i for i, layer in enumerate(plan.layers) if layer.attention_cut > 0 or layer.mlp_cut > 0]
+    return cut[0] if cut else 0

@@ -56,6 +56,27 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items() if key != "hydra"}
 
 
+def amend(stored: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Change some values of a stored config: `group=NAME` lays a file of that group over it, `a.b=v` sets a value.
+
+    Raises:
+        ConfigError: An override is malformed, or names a group option that does not exist.
+    """
+    config = OmegaConf.create(stored)
+    for word in overrides:
+        key, separator, name = word.partition("=")
+        if not separator:
+            raise ConfigError(f"{word}: give KEY=VALUE")
+        if (CONF_DIR / key).is_dir() and "." not in key:
+            if name not in options(key):
+                raise ConfigError(f"{word}: options are {', '.join(options(key))}")
+            change = OmegaConf.create({key: OmegaConf.load(CONF_DIR / key / f"{name}.yaml")})
+        else:
+            change = OmegaConf.from_dotlist([word])
+        config = OmegaConf.merge(config, change)
+    return plain(config)  # type: ignore[arg-type]
+
+
 def options(group: str) -> list[str]:
     """Names that can be chosen for a config group, e.g. `options("model")`."""
     return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
