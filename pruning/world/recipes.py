@@ -67,6 +67,7 @@ RECIPES: dict[str, Recipe] = {
             "tie_word_embeddings": False,
         },
         seed=1,
+        phases=(Phase(4500, 4e-3), Phase(2400, 2e-3)),
     ),
     "tiny_qwen2": Recipe(
         Qwen2Config,
