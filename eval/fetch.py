@@ -16,8 +16,9 @@ from eval.data import HUB_TEXTS, SPLIT, SUFFIXES
 from pruning.errors import ConfigError, DataError, SecateurError
 from pruning.files import write_atomic
 
-HELP = """Download evaluation data, and optionally a model, for machines without internet.
+HELP = """secateur fetch: download evaluation data, and optionally a model, for machines without internet
 
+examples:
   secateur fetch data_dir=DIR                                   the seven tasks, WikiText-2 and a piece of C4
   secateur fetch data_dir=DIR tasks=piqa,boolq texts=wikitext2  only some
   secateur fetch data_dir=DIR tasks=none texts=none model=Qwen/Qwen2.5-0.5B model_dir=MODELS/qwen
