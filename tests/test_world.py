@@ -263,8 +263,8 @@ def test_models_load_and_know_the_world(name):
     with torch.no_grad():
         assert torch.isfinite(model(**ids).logits).all()
     tokenizer = Tokenizer.from_file(str(model_dir(name) / "tokenizer.json"))
-    assert accuracy(model, tokenizer, "arc_easy") > 0.7
-    assert perplexity(model, tokenizer, 256, limit=8) < 6
+    assert accuracy(model, tokenizer, "arc_easy") > 0.9
+    assert perplexity(model, tokenizer, 256, limit=8) < 3
 
 
 def test_each_model_has_the_trait_it_is_shipped_for():
