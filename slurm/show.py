@@ -56,7 +56,11 @@ def status_table(view: Overview) -> RenderableType:
         if counts:
             table.add_row(name, *(str(counts[condition] or "") for condition in ORDER))
     title = Text(f"grid {view.plan.grid} ({view.plan.launcher}) in {view.plan.out}", overflow="fold")
-    return Group(title, table, "; ".join(caption))
+    page = view.plan.folder / "report" / "report.html"
+    parts: list[RenderableType] = [title, table, "; ".join(caption)]
+    if page.is_file():
+        parts.append(Text(f"report: {page}", overflow="fold"))
+    return Group(*parts)
 
 
 def detail_lines(views: list[TaskView]) -> list[str]:
