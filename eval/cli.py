@@ -46,13 +46,13 @@ def run(argv: list[str]) -> int:
     """`secateur run`: one experiment, or several with --multirun."""
     if {"-h", "--help"} & set(argv):
         names = {g: ", ".join(options(g)) for g in ("model", "method", "calibration", "eval", "experiment")}
-        print(RUN_HELP.format(**{f"{group}s": text for group, text in names.items()}))  # noqa: T201
+        print(RUN_HELP.format(**{f"{group}s": text for group, text in names.items()}))
         return 0
     if {"-m", "--multirun"} & set(argv):
         return _multirun([a for a in argv if a not in {"-m", "--multirun"}])
     config, flags = config_of(argv)
     if "--cfg" in flags:
-        print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))  # noqa: T201
+        print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
         return 0
     return _one(config, verbose="-v" in flags)
 
@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
 def capture(argv: list[str]) -> int:
     """`secateur capture`: only the gradient pass."""
     if {"-h", "--help"} & set(argv):
-        print(CAPTURE_HELP)  # noqa: T201
+        print(CAPTURE_HELP)
         return 0
     config, flags = config_of(argv)
     configure_logging("-v" in flags)
@@ -84,7 +84,7 @@ def tasks(argv: list[str]) -> int:
     from rich.table import Table
 
     if {"-h", "--help"} & set(argv):
-        print("secateur tasks: the tasks and perplexity protocols that exist")  # noqa: T201
+        print("secateur tasks: the tasks and perplexity protocols that exist")
         return 0
     table = Table(title="Zero-shot tasks (lm-eval)")
     for column in ("task", "metric in the mean of seven", "split"):

@@ -33,7 +33,7 @@ examples:
 def evaluate(argv: list[str]) -> int:
     """Measure again, or compare with the oracle."""
     if not argv or {"-h", "--help"} & set(argv):
-        print(EVAL_HELP)  # noqa: T201
+        print(EVAL_HELP)
         return 0 if argv else 2
     words = _flags(argv)
     oracle = "--oracle" in words
@@ -105,5 +105,5 @@ def _oracle(overrides: list[str]) -> int:
 
     loaded = load(config.model, config.device)
     found = compare(loaded.model, loaded.tokenizer, config.eval, progress=config.progress is not False)
-    print("\n".join(found.lines()))  # noqa: T201
+    print("\n".join(found.lines()))
     return 0

@@ -30,8 +30,9 @@ from pruning.capture.workers import Workers
 from pruning.checkpoint import save_pruned
 from pruning.errors import StorageError
 from pruning.files import clear_leftovers, digest, write_atomic, write_json
+from pruning.obtain import obtain_capture
 from pruning.pipeline import Pruned
-from pruning.plan import PruningPlan
+from pruning.plan import PruningPlan, whole
 from pruning.provenance import now, provenance
 from pruning.surgery import prune
 
@@ -75,7 +76,8 @@ def experiment(config: RunConfig, plan: PruningPlan | None = None) -> RunRecord:
             log.info("%s is done already: %s", name, folder / RECORD)
             if config.save_model and not (folder / CHECKPOINT).exists():
                 done = None if is_dense(config) else PruningPlan.load(folder / PLAN)
-                _save(folder, _given(config, done, lambda stage: log.info("stage: %s", stage)), workers)
+                again = _pruned(config, folder, done, lambda stage: log.info("stage: %s", stage))
+                _save(folder, again, workers)
             return read_record(folder)
         if workers.main:
             clear_leftovers(folder)
@@ -143,7 +145,7 @@ def capture_only(config: RunConfig) -> dict[str, Any]:
     from pruning.models.loading import load
 
     loaded = load(config.model, config.device)
-    capture, reused = pipeline.obtain_capture(config, loaded, evaluation_text(config))
+    capture, reused = obtain_capture(config, loaded, evaluation_text(config))
     return {**capture.facts, "reused": reused, "snapshots": list(capture.snapshots)}
 
 
@@ -166,18 +168,14 @@ def _run(
     workers: Workers,
 ) -> RunRecord:
     clock = time.perf_counter()
-    if plan is None and not is_dense(config):
-        pruned = pipeline.run(
-            config, exclude=evaluation_text(config), plan_path=folder / PLAN, announce=progress
-        )
-    else:
-        pruned = _given(config, plan, progress)
+    pruned = _pruned(config, folder, plan, progress)
     loaded = pruned.loaded
     if config.save_model and not (folder / CHECKPOINT).exists():
         progress("save")
         _save(folder, pruned, workers)
     progress("evaluate")
-    content = digest([loaded.fingerprint, [(p.kept_kv_groups, p.kept_channels) for p in pruned.plan.layers]])
+    kept = [(p.kept_kv_groups, p.kept_channels) for p in pruned.plan.layers]
+    content = digest([loaded.fingerprint, kept, name if config.method.changes_weights else ""])
     measured = measure(
         loaded.model,
         loaded.tokenizer,
@@ -194,6 +192,13 @@ def _run(
     return finished_record(config, name, pruned, measured, seconds, started)
 
 
+def _pruned(config: RunConfig, folder: Path, plan: PruningPlan | None, announce: pipeline.Announce) -> Pruned:
+    """The model of a run: made anew, unless the base model and a plan that exists are all it takes."""
+    if is_dense(config) or (plan is not None and not config.method.changes_weights):
+        return _given(config, plan, announce)
+    return pipeline.run(config, exclude=evaluation_text(config), plan_path=folder / PLAN, announce=announce)
+
+
 def _save(folder: Path, pruned: Pruned, workers: Workers) -> None:
     """Write the checkpoint, from one process."""
     if workers.main:
@@ -205,20 +210,12 @@ def _save(folder: Path, pruned: Pruned, workers: Workers) -> None:
 def _given(config: RunConfig, plan: PruningPlan | None, progress: pipeline.Announce) -> Pruned:
     """A dense model, or one cut to a plan that exists: nothing is scored."""
     from pruning.models.loading import load
-    from pruning.plan import LayerPlan
 
     progress("load")
     start = time.perf_counter()
     loaded = load(config.model, config.device)
-    layout = loaded.layout
     if plan is None:
-        everything = tuple(
-            LayerPlan(x.kv_groups, x.channels, tuple(range(x.kv_groups)), tuple(range(x.channels)))
-            for x in layout.layers
-        )
-        plan = PruningPlan(
-            everything, loaded.fingerprint, 0, 0, layout.total_parameters, layout.decoder_parameters
-        )
+        plan = whole(loaded.layout, loaded.fingerprint)
     if plan.removed:
         progress("surgery")
         prune(loaded.model, loaded.adapter, plan)

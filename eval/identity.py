@@ -1,5 +1,6 @@
 """The name of a run: readable sizes and a digest of everything that changes its result. No torch here."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from eval.config import EvalConfig, RunConfig
@@ -8,12 +9,12 @@ from pruning.config import (
     CalibrationConfig,
     GuardConfig,
     MethodConfig,
+    ModelConfig,
     TaylorConfig,
     config_digest,
 )
 from pruning.errors import DataError
-from pruning.files import file_digest
-from pruning.identity import calibration_fingerprint, model_fingerprint
+from pruning.identity import calibration_fingerprint, model_fingerprint, model_folder
 
 DENSE = MethodConfig(name="dense", estimator="random")
 
@@ -47,9 +48,9 @@ def run_id(config: RunConfig) -> str:
     """
     if is_dense(config):
         config = dense_config(config)
-    facts = {"model": model_fingerprint(config.model), "eval": evaluation_fingerprint(config.eval)}
+    facts = {"model": model_identity(config.model), "eval": evaluation_fingerprint(config.eval)}
     if not is_dense(config):
-        facts["calibration"] = calibration_fingerprint(config.calibration)
+        facts["calibration"] = calibration_identity(config.calibration)
     # contents stand for places: the same file elsewhere is the same run
     portable = config.model_copy(
         update={
@@ -67,13 +68,51 @@ def run_id(config: RunConfig) -> str:
     return f"{config.model.name}-{config.method.name}-{config.budget.ratio:g}-{size}-{code}"
 
 
+def model_identity(config: ModelConfig) -> str:
+    """Digest of a model, taken once per process and version of its files: a grid asks at every point.
+
+    Raises:
+        ModelError: The path looks like a folder but does not exist.
+    """
+    folder = model_folder(config)
+    files = _versions(folder.iterdir() if folder is not None else ())
+    return _once(config, files, lambda: model_fingerprint(config))
+
+
+def calibration_identity(config: CalibrationConfig) -> str:
+    """Digest of a calibration text, taken once per process and version of its file.
+
+    Raises:
+        DataError: The file does not exist.
+    """
+    files = _versions([Path(config.path or "").expanduser()] if config.source == "file" else ())
+    return _once(config, files, lambda: calibration_fingerprint(config))
+
+
+Versions = tuple[tuple[str, int, int], ...]
+"""Path, size and time of last change (ns) of files."""
+
+_known: dict[tuple[ModelConfig | CalibrationConfig, Versions], str] = {}
+
+
+def _versions(paths: Iterable[Path]) -> Versions:
+    stats = {str(path.resolve()): path.stat() for path in paths if path.is_file()}
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in sorted(stats.items()))
+
+
+def _once(config: ModelConfig | CalibrationConfig, files: Versions, take: Callable[[], str]) -> str:
+    if (config, files) not in _known:
+        _known[config, files] = take()
+    return _known[config, files]
+
+
 def evaluation_fingerprint(config: EvalConfig) -> str:
     """Digest of the data that an evaluation reads.
 
     Raises:
         DataError: A local file or folder does not exist.
     """
-    from eval.data import data_digest
+    from eval.data import data_digest, file_identity
 
     text = ""
     if config.ppl.text:
@@ -82,5 +121,5 @@ def evaluation_fingerprint(config: EvalConfig) -> str:
             raise DataError(
                 f"eval.ppl.text={config.ppl.text}: no such file; give a .txt, .jsonl or .parquet file"
             )
-        text = file_digest(path)
+        text = file_identity(path)
     return f"{data_digest(config)}-{text}"

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from pruning.config import Frozen
-from pruning.errors import StorageError
-from pruning.files import read_json, write_json
+from pruning.files import write_json
+from pruning.schema import read_typed
 
 RECORD = "record.json"
 FAILED = "failed.json"
@@ -117,12 +115,4 @@ def read_record(path: Path) -> RunRecord:
     """
     if path.is_dir():
         path = path / RECORD if (path / RECORD).exists() else path / FAILED
-    raw = read_json(path)
-    try:
-        return RunRecord.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StorageError(
-            f"{path} is not a run record of schema {SCHEMA}: {where}: {first['msg']}"
-        ) from error
+    return read_typed(path, RunRecord, f"a run record of schema {SCHEMA}")

@@ -27,7 +27,6 @@ def finished_record(
     gradients = capture.layer_gradients(samples) if capture is not None else {}
     figures, notes = gradient_figures(gradients)
     facts = capture.facts if capture is not None else {}
-    worked = {} if pruned.reused else facts
     return RunRecord(
         run_id=name,
         kind="dense" if is_dense(config) else "pruned",
@@ -48,6 +47,7 @@ def finished_record(
             "extreme_layers": list(plan.extreme_layers()),
             "extreme_mlp_layers": list(plan.extreme_mlp_layers()),
             "calibration_loss": facts.get("mean_loss"),
+            **pruned.story,
         },
         diagnosis=diagnose(plan, gradients, facts.get("skipped_batches", [])),
         notes=notes,
@@ -55,8 +55,7 @@ def finished_record(
         memory=peak_memory(),
         counters={
             "capture": "none" if capture is None else "reused" if pruned.reused else "computed",
-            "forward_tokens": worked.get("forward_tokens", 0),
-            "backward_tokens": worked.get("backward_tokens", 0),
+            **pruned.work,
             **{f"eval_{key}" if "tokens" in key else key: value for key, value in measured.counters.items()},
         },
         provenance={

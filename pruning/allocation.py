@@ -103,6 +103,8 @@ class _Cut:
         for offer in reversed(offers):
             if self.spent <= target:
                 break
+            if offer.score == -np.inf:
+                break
             if offer.structure == "mlp" and (offer.layer, offer.structure, offer.units[0]) in gone:
                 units = self.removed[offer.layer, offer.structure]
                 units[:] = [unit for unit in units if unit not in offer.units]
@@ -120,14 +122,17 @@ def make_plan(
     guard: GuardConfig,
     fingerprint: str,
 ) -> PruningPlan:
-    """Decide which units stay.
+    """Decide which units stay. Units with a score of minus infinity are gone already and go first.
 
     Raises:
         BudgetError: The guard rails leave less to remove than the budget asks for.
         ConfigError: `method.layer_weights` does not fit the model.
     """
     whole = layout.total_parameters if budget.of == "total" else layout.decoder_parameters
-    target = round(budget.ratio * whole)
+    added = 0
+    if method.compensation.kind == "bias" and budget.ratio > 0:  # as many units more must go as biases come
+        added = sum(_gains(_Cut(layout, guard)))
+    target = round(budget.ratio * whole) + added
     offers = sorted(
         _offers(scores, layout, method, guard), key=lambda o: (o.score, o.tie, o.layer, o.structure, o.units)
     )
@@ -148,8 +153,8 @@ def make_plan(
     return PruningPlan(
         layers=tuple(_layer_plan(cut, index) for index in range(len(layout.layers))),
         fingerprint=fingerprint,
-        target=target,
-        removed=cut.spent,
+        target=target - added,
+        removed=cut.spent - (sum(_gains(cut)) if added else 0),
         total_parameters=layout.total_parameters,
         decoder_parameters=layout.decoder_parameters,
         decided={"method": identity(method), "budget": identity(budget), "guard": identity(guard)},
@@ -158,6 +163,13 @@ def make_plan(
             for name, count in cut.bound.items()
         ),
     )
+
+
+def _gains(cut: _Cut) -> list[int]:
+    """Parameters of the biases that `compensation=bias` gives to the blocks that are left."""
+    return [
+        layer.gain(s) for i, layer in enumerate(cut.layout.layers) for s in STRUCTURES if cut.left(i, s) > 0
+    ]
 
 
 def _offers(scores: Scores, layout: Layout, method: MethodConfig, guard: GuardConfig) -> list[Offer]:

@@ -132,7 +132,7 @@ def main(argv: list[str]) -> int:
     if "side" in options:
         count, length = int(options["samples"]), int(options["length"])
         found = measure_side(options["side"], options["shape"], options["device"], count, length)
-        print(json.dumps(found))  # noqa: T201
+        print(json.dumps(found))
         return 0
     rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for _ in range(int(options["rounds"])):

@@ -18,7 +18,7 @@ example: secateur methods
 def models(argv: list[str]) -> int:
     """`secateur models`: families that are understood, configs that are ready."""
     if {"-h", "--help"} & set(argv):
-        print(MODELS_HELP)  # noqa: T201
+        print(MODELS_HELP)
         return 0
     from pruning.models.adapter import load_families
 
@@ -36,7 +36,7 @@ def models(argv: list[str]) -> int:
 def methods(argv: list[str]) -> int:
     """`secateur methods`: presets, and the estimators that they are made of."""
     if {"-h", "--help"} & set(argv):
-        print(METHODS_HELP)  # noqa: T201
+        print(METHODS_HELP)
         return 0
     from pruning.importance import ESTIMATORS
 

@@ -110,7 +110,7 @@ def _message(error: Exception) -> str:
     lines = [
         line for line in str(error).splitlines() if line.strip() and not any(note in line for note in _NOISE)
     ]
-    text = "\n".join(lines)
+    text = "\n".join(lines).replace(":\n\t", ": ").replace("\n\t", ", ")  # the options of a group on one line
     if "To append to your config use" in text:
         text = text.split("To append")[0].strip()
         key = text.split("'")[1] if "'" in text else ""

@@ -5,33 +5,39 @@ how it is batched on the device, where files go) are not.
 """
 
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from pruning.errors import ConfigError
+from pruning.config_method import MethodConfig, PriorKind
 from pruning.files import digest
+from pruning.levels import estimator_names
+from pruning.schema import LOCAL, Frozen, identity, validate
 
-LOCAL: dict[str, Any] = {"identity": False}
+__all__ = [
+    "LOCAL",
+    "RESULT_VERSION",
+    "BudgetConfig",
+    "CalibrationConfig",
+    "CaptureConfig",
+    "Frozen",
+    "GuardConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "PriorKind",
+    "PruneConfig",
+    "TaylorConfig",
+    "capture_identity",
+    "config_digest",
+    "estimator_names",
+    "identity",
+    "validate",
+]
+
 RESULT_VERSION = 1
 """Raised whenever a change of code changes results: runs of different versions have different identities."""
 
-PriorKind = Literal["none", "loss", "cosine", "gate"]
-C = TypeVar("C", bound=BaseModel)
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
-
-
-def estimator_names() -> list[str]:
-    """Names of the importance estimators: each is a file of `pruning/importance/`."""
-    files = (Path(__file__).parent / "importance").glob("*.py")
-    return sorted(path.stem for path in files if path.stem not in {"__init__", "base", "scores"})
-
-
-class Frozen(BaseModel):
-    """Base of all configs: immutable, and unknown keys are refused by name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class ModelConfig(Frozen):
@@ -108,35 +114,6 @@ class CaptureConfig(Frozen):
     gradient_checkpointing: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
 
 
-class MethodConfig(Frozen):
-    """How statistics become scores, and scores a plan."""
-
-    name: str = "custom"
-    estimator: str = "taylor"
-    prior: PriorKind = "none"
-    scope: Literal["layer", "block"] = "block"
-    temperature: Annotated[float, Field(ge=0)] = 1.0
-    allocation: Literal["global", "uniform", "per_layer"] = "global"
-    layer_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
-    structures: Literal["both", "attention", "mlp"] = "both"
-
-    @model_validator(mode="after")
-    def _estimator_exists(self) -> Self:
-        if self.estimator not in estimator_names():
-            raise ValueError(
-                f"method.estimator={self.estimator!r}: estimators are {', '.join(estimator_names())}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _weights_where_needed(self) -> Self:
-        if (self.allocation == "per_layer") != (self.layer_weights is not None):
-            raise ValueError(
-                "method.layer_weights is given exactly when method.allocation=per_layer (one per layer)"
-            )
-        return self
-
-
 class BudgetConfig(Frozen):
     """How much is removed."""
 
@@ -174,56 +151,9 @@ class PruneConfig(Frozen):
     progress: Annotated[bool | None, Field(json_schema_extra=LOCAL)] = None
 
 
-def identity(config: BaseModel) -> dict[str, Any]:
-    """The part of a config that changes the result: what differs from the defaults, labels and places left out.
-
-    A new option with a default therefore does not rename older runs.
-    """
-    result: dict[str, Any] = {}
-    for name, field in type(config).model_fields.items():
-        extra = field.json_schema_extra
-        if name == "name" or (isinstance(extra, dict) and extra.get("identity") is False):
-            continue
-        value = getattr(config, name)
-        if isinstance(value, BaseModel):
-            inner = identity(value)
-            if inner:
-                result[name] = inner
-        elif field.is_required() or value != field.get_default(call_default_factory=True):
-            result[name] = list(value) if isinstance(value, tuple) else value
-    return result
-
-
 def config_digest(config: BaseModel, **extra: Any) -> str:
     """Short digest of a config's identity, of `extra` facts (file digests) and of the result version."""
     return digest({"version": RESULT_VERSION, "config": identity(config), **extra}, 10)
-
-
-def validate(schema: type[C], raw: dict[str, Any]) -> C:
-    """Turn a composed config into its typed form.
-
-    Raises:
-        ConfigError: Naming every offending key with its value and what is allowed.
-    """
-    try:
-        return schema.model_validate(raw)
-    except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise ConfigError("\n".join(["the config is not valid:", *lines])) from error
-
-
-def _explain(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"  {key}: unknown key (given: {item['input']!r}); `--cfg` prints the keys that exist"
-    if item["type"] == "missing":
-        return f"  {key}: is required"
-    message = item["msg"].removeprefix("Value error, ")
-    return (
-        f"  {key or 'config'}={item['input']!r}: {message}"
-        if key and not isinstance(item["input"], dict)
-        else f"  {message}"
-    )
 
 
 def capture_identity(config: PruneConfig) -> dict[str, Any]:

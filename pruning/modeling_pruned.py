@@ -3,7 +3,8 @@
 This file is used twice, unchanged: secateur prunes with it, and every checkpoint carries a copy, so that
 `AutoModelForCausalLM.from_pretrained(dir, trust_remote_code=True)` gives the same model where secateur is not
 installed. The geometry is read from the config's `per_layer_config` (Transformers' own schema):
-`num_attention_heads`, `num_key_value_heads`, `intermediate_size` and `skip: [attention | mlp]` per layer.
+`num_attention_heads`, `num_key_value_heads`, `intermediate_size`, `skip: [attention | mlp]` and
+`bias: [o_proj | down_proj]` (maps that gained one) per layer.
 Units are whole KV groups, so that the number of query heads per KV head never changes.
 """
 
@@ -50,6 +51,14 @@ def shape_layer(layer: Any, geometry: Mapping[str, Any]) -> None:
         mlp.up_proj = resize(mlp.up_proj, rows=width)
         mlp.down_proj = resize(mlp.down_proj, columns=width)
     drop_blocks(layer, "attention" in geometry.get("skip", ()), "mlp" in geometry.get("skip", ()))
+    for name in geometry.get("bias", ()):
+        give_bias((attention if name == "o_proj" else mlp).get_submodule(name))
+
+
+def give_bias(module: nn.Linear) -> None:
+    """Add a bias of zeros to a linear map that has none."""
+    if module.bias is None:
+        module.bias = nn.Parameter(module.weight.new_zeros(module.out_features), requires_grad=False)
 
 
 def drop_blocks(layer: Any, attention: bool, mlp: bool) -> None:

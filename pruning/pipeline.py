@@ -1,6 +1,7 @@
 """From a config to a smaller model: the main path, one step a line.
 
-PruneConfig -> (model, adapter) -> samples [N, T] -> Capture -> scores per unit -> PruningPlan -> smaller model
+PruneConfig -> (model, adapter) -> samples [N, T] -> Capture -> scores per unit -> PruningPlan -> smaller model,
+once, or several times over when the schedule is iterative.
 """
 
 import logging
@@ -8,27 +9,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from pruning.allocation import make_plan
-from pruning.calibration import Samples, load_samples
-from pruning.capture.cache import CaptureCache
-from pruning.capture.passes import run_capture
 from pruning.capture.result import Capture
-from pruning.capture.views import Level
-from pruning.capture.workers import Workers
-from pruning.config import PruneConfig, capture_identity
-from pruning.errors import ConfigError, ModelError, NumericsError
-from pruning.files import digest
-from pruning.identity import calibration_fingerprint
-from pruning.importance import ESTIMATORS, estimator
+from pruning.config import PruneConfig
+from pruning.errors import NumericsError
 from pruning.importance.scores import Scores, final_scores, needs_capture
 from pruning.models.adapter import STRUCTURES
 from pruning.models.loading import LoadedModel, load, outline, resolve_device
-from pruning.plan import PruningPlan
-from pruning.surgery import prune
+from pruning.obtain import obtain_capture, samples_for
+from pruning.plan import PruningPlan, whole
+from pruning.repair import cut
+from pruning.schedule import in_dense_units, ratios
+from pruning.search import search
+from pruning.stages import Stages
 
 log = logging.getLogger(__name__)
 Announce = Callable[[str], None]
@@ -41,9 +38,11 @@ class Pruned:
     Attributes:
         loaded: The model (now smaller) with tokenizer and adapter; `loaded.layout` is the dense one's.
         plan: What was kept.
-        capture: What the calibration pass learned; None for methods that read no text.
-        reused: Whether the capture came from the cache.
+        capture: What the calibration pass learned of the dense model; None for methods that read no text.
+        reused: Whether no capture had to be computed.
         seconds: Per stage.
+        work: Tokens of forward and backward passes that captures, search and refits took this time.
+        story: Facts of schedule, search and compensation, for the record.
     """
 
     loaded: LoadedModel
@@ -51,6 +50,8 @@ class Pruned:
     capture: Capture | None
     reused: bool
     seconds: dict[str, float] = field(default_factory=dict)
+    work: dict[str, int] = field(default_factory=lambda: {"forward_tokens": 0, "backward_tokens": 0})
+    story: dict[str, Any] = field(default_factory=dict)
 
 
 def run(
@@ -70,19 +71,73 @@ def run(
     """
     clock = _Clock(announce)
     clock.start("load")
-    loaded = load(config.model, config.device)
+    dense = load(config.model, config.device)
+    result = Pruned(dense, whole(dense.layout, dense.fingerprint), None, True, clock.seconds)
+    cuts = ratios(config.method.schedule, config.budget.ratio)
+    stages = Stages(config, dense, exclude, cuts)
     clock.start("capture")
-    capture, reused = (
-        obtain_capture(config, loaded, exclude) if needs_capture(config.method) else (None, True)
+    capture = result.capture = _captured(config, dense, exclude, result)
+    done, reached = stages.resume()
+    result.plan = reached or result.plan
+    for number, ratio in enumerate(cuts[done:], start=done):
+        current = stages.current(number)
+        if number > 0:
+            clock.start("capture")
+            capture = _captured(config, current, exclude, result)
+        clock.start("plan")
+        plan = _plan(config, current, capture, ratio, result, exclude)
+        if plan_path is not None:
+            plan.save(plan_path)
+        clock.start("surgery")
+        _note(result, cut(config, current, plan.since(result.plan), exclude))
+        result.plan = plan
+        stages.keep(number + 1, plan)
+    if plan_path is not None:
+        result.plan.save(plan_path)
+    clock.stop()
+    result.story["cuts"] = list(cuts)
+    log.info(
+        "removed %d of %d parameters (%.3f)",
+        result.plan.removed,
+        dense.layout.total_parameters,
+        result.plan.ratio,
     )
-    clock.start("plan")
+    return result
+
+
+def _captured(
+    config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str], result: Pruned
+) -> Capture | None:
+    """The capture of a model as it is, or None for methods that read no text."""
+    if not needs_capture(config.method):
+        return None
+    capture, reused = obtain_capture(config, loaded, exclude)
+    if not reused:
+        result.reused = False
+        for kind in result.work:
+            result.work[kind] += capture.facts[kind]
+    return capture
+
+
+def _plan(
+    config: PruneConfig,
+    current: LoadedModel,
+    capture: Capture | None,
+    ratio: float,
+    result: Pruned,
+    exclude: frozenset[str],
+) -> PruningPlan:
+    """Score the units that are left and decide which go, down to a cumulative `ratio`."""
     scores = final_scores(
-        loaded, capture, config.method, config.taylor.num_samples, config.capture.prior_share, config.seed
+        current, capture, config.method, config.taylor.num_samples, config.capture.prior_share, config.seed
     )
     _finite(scores)
-    plan = make_plan(scores, loaded.layout, config.method, config.budget, config.guard, loaded.fingerprint)
-    if plan_path is not None:
-        plan.save(plan_path)
+    dense, budget = result.loaded, config.budget.model_copy(update={"ratio": ratio})
+    scores = in_dense_units(scores, result.plan)
+    if config.method.search.kind == "none":
+        plan = make_plan(scores, dense.layout, config.method, budget, config.guard, dense.fingerprint)
+    else:
+        plan, result.story["search"] = search(config, dense, scores, exclude)
     for index in plan.extreme_layers():
         log.warning(
             "layer %d is cut extremely: MLP %.0f %%, attention %.0f %%",
@@ -90,12 +145,14 @@ def run(
             100 * plan.layers[index].mlp_cut,
             100 * plan.layers[index].attention_cut,
         )
-    clock.start("surgery")
-    if plan.removed:
-        prune(loaded.model, loaded.adapter, plan)
-    clock.stop()
-    log.info("removed %d of %d parameters (%.3f)", plan.removed, plan.total_parameters, plan.ratio)
-    return Pruned(loaded, plan, capture, reused, clock.seconds)
+    return plan
+
+
+def _note(result: Pruned, facts: dict[str, Any]) -> None:
+    """Keep what a repair says of itself."""
+    if facts:
+        result.work["forward_tokens"] += facts["tokens"]
+        result.story["compensation"] = facts
 
 
 def check(config: PruneConfig, exclude: frozenset[str] = frozenset()) -> None:
@@ -108,26 +165,15 @@ def check(config: PruneConfig, exclude: frozenset[str] = frozenset()) -> None:
     model = outline(config.model)
     flat = Scores({s: tuple(np.zeros(layer.units(s)) for layer in model.layout.layers) for s in STRUCTURES})
     make_plan(flat, model.layout, config.method, config.budget, config.guard, model.fingerprint)
-    if needs_capture(config.method):
-        _samples(config, model, exclude)
+    if needs_capture(config.method) or config.method.changes_weights:
+        samples_for(config, model, exclude, _most_samples(config))
 
 
-def _samples(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) -> Samples:
-    """The calibration samples, which the model must be able to read."""
-    context = getattr(cast("Any", loaded.model).config, "max_position_embeddings", None)
-    if context is not None and config.taylor.seq_len > context:
-        raise ConfigError(
-            f"taylor.seq_len={config.taylor.seq_len} is longer than the model's context of {context} tokens; "
-            "ask for less"
-        )
-    samples = load_samples(config.calibration, config.taylor, loaded.tokenizer, _cache(config), exclude)
-    rows = cast("Any", loaded.model).get_input_embeddings().weight.shape[0]
-    if int(samples.ids.max()) >= rows:
-        raise ModelError(
-            f"model.path={config.model.path}: its tokenizer gives token {int(samples.ids.max())}, its embedding "
-            f"has {rows} rows. The tokenizer is another model's: copy the folder again"
-        )
-    return samples
+def _most_samples(config: PruneConfig) -> int:
+    """Calibration samples that capture, refit and search read, together."""
+    method, count = config.method, config.taylor.num_samples
+    searched = method.search.num_samples if method.search.kind != "none" else 0
+    return max(count + searched, method.compensation.num_samples or 0)
 
 
 def _finite(scores: Scores) -> None:
@@ -141,101 +187,8 @@ def _finite(scores: Scores) -> None:
                 )
 
 
-def _cache(config: PruneConfig) -> Path:
-    return Path(config.out) / "cache"
-
-
-def obtain_capture(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) -> tuple[Capture, bool]:
-    """The capture that a run needs: from the cache, or one pass over the calibration text.
-
-    Returns:
-        The capture and whether it was reused.
-    """
-    samples = _samples(config, loaded, exclude)
-    cache = CaptureCache(_cache(config) / "captures" / capture_key(config, loaded, exclude))
-    rule, method, taylor = estimator(config.method.estimator), config.method, config.taylor
-    level = Level.SQUARES if config.capture.estimators == "all" else rule.level
-
-    def find() -> Capture | None:
-        return cache.find(rule.level, taylor.num_samples, method.prior, config.capture.prior_share)
-
-    def compute() -> Capture:
-        asked = config.capture.model_copy(update={"priors": _priors(config)})
-        return run_capture(
-            loaded,
-            samples,
-            asked,
-            taylor,
-            level,
-            snapshot_points(config),
-            list(ESTIMATORS.values()),
-            progress=config.progress,
-        )
-
-    workers = Workers()
-    if workers.size == 1:
-        return cache.get(find, compute)
-    return _together(workers, cache, find, compute)
-
-
-def _together(
-    workers: Workers, cache: CaptureCache, find: Callable[[], Capture | None], compute: Callable[[], Capture]
-) -> tuple[Capture, bool]:
-    """Several processes, one capture: all compute their share, the main one stores it."""
-    found = find()
-    if workers.total(int(found is None)) == 0:
-        assert found is not None
-        return found, True
-    capture = compute()
-    if workers.main:
-        cache.put(capture)
-    workers.wait()
-    return capture, False
-
-
-def snapshot_points(config: PruneConfig) -> list[int]:
-    """Sample counts that a capture serves: the one asked for, its half and quarter, and the configured ones.
-
-    A count that ends within a batch gets a pass of its own: here it would change the batches behind it.
-    """
-    count, batch = config.taylor.num_samples, config.taylor.batch_size
-    asked = {n for n in config.capture.snapshots if 0 < n < count}
-    whole = {n for n in asked if n % batch == 0}
-    if asked != whole:
-        log.warning(
-            "no snapshot at %s samples: not a multiple of taylor.batch_size=%d", sorted(asked - whole), batch
-        )
-    return sorted({count} | whole | {count // part for part in (2, 4) if count % (part * batch) == 0})
-
-
-def _priors(config: PruneConfig) -> tuple[Any, ...]:
-    """Priors to measure: the configured ones, and the one that the method needs."""
-    kinds = set(config.capture.priors) | ({config.method.prior} - {"none"})
-    return tuple(kind for kind in ("loss", "cosine", "gate") if kind in kinds)
-
-
-def capture_key(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) -> str:
-    """Digest of all that decides a capture but the number of samples: contents count, not where they lie.
-
-    The text enters by its source and its first sample: prefixes of one text are one text.
-    """
-    one = config.taylor.model_copy(update={"num_samples": 1})
-    first = load_samples(config.calibration, one, loaded.tokenizer, _cache(config), exclude)
-    places = {
-        "model": config.model.model_copy(update={"path": "fingerprint"}),
-        "calibration": config.calibration.model_copy(update={"path": "fingerprint"}),
-    }
-    return digest(
-        {
-            **capture_identity(config.model_copy(update=places)),
-            "fingerprint": loaded.fingerprint,
-            "text": [calibration_fingerprint(config.calibration), first.digest, first.left_out],
-        }
-    )
-
-
 class _Clock:
-    """Seconds per stage."""
+    """Seconds per stage, summed over the cuts."""
 
     def __init__(self, announce: Announce) -> None:
         self.seconds: dict[str, float] = {}
@@ -250,5 +203,6 @@ class _Clock:
 
     def stop(self) -> None:
         if self._stage:
-            self.seconds[self._stage] = time.perf_counter() - self._since
+            spent = time.perf_counter() - self._since
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
         self._stage = ""

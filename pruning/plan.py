@@ -1,7 +1,7 @@
 """`PruningPlan`: which units of which layer stay. The base model and this plan ARE the pruned model."""
 
 import base64
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from pruning.errors import StorageError
 from pruning.files import read_json, write_json
+from pruning.models.adapter import STRUCTURES, Structure
+from pruning.models.layout import Layout
 
 PLAN_SCHEMA = 1
 
@@ -28,6 +30,14 @@ class LayerPlan:
     channels: int
     kept_kv_groups: tuple[int, ...]
     kept_channels: tuple[int, ...]
+
+    def units(self, structure: Structure) -> int:
+        """Units of a structure before the cut."""
+        return self.kv_groups if structure == "attention" else self.channels
+
+    def kept(self, structure: Structure) -> tuple[int, ...]:
+        """Sorted indices of a structure's units that stay."""
+        return self.kept_kv_groups if structure == "attention" else self.kept_channels
 
     @property
     def attention_cut(self) -> float:
@@ -79,6 +89,21 @@ class PruningPlan:
         """Layers that lose more than `share` of their MLP (the study's count; attention ignored)."""
         return tuple(i for i, layer in enumerate(self.layers) if layer.mlp_cut > share)
 
+    def since(self, earlier: "PruningPlan") -> "PruningPlan":
+        """The same cut as seen by a model that `earlier` has cut already: indices and layers of what is left there.
+
+        Raises:
+            KeyError: A unit that is kept here was removed there.
+        """
+        layers: list[LayerPlan] = []
+        for before, after in zip(earlier.layers, self.layers, strict=True):
+            if not (before.kept_kv_groups or before.kept_channels):
+                continue
+            places = {s: {unit: place for place, unit in enumerate(before.kept(s))} for s in STRUCTURES}
+            groups, channels = (tuple(places[s][unit] for unit in after.kept(s)) for s in STRUCTURES)
+            layers.append(LayerPlan(len(before.kept_kv_groups), len(before.kept_channels), groups, channels))
+        return replace(self, layers=tuple(layers), removed=self.removed - earlier.removed)
+
     def save(self, path: Path) -> None:
         """Write the plan as JSON (kept units as bit masks, some KB per model)."""
         raw = asdict(self)
@@ -118,6 +143,15 @@ class PruningPlan:
             raise StorageError(
                 f"{path} is not a pruning plan of schema {PLAN_SCHEMA} ({error}). Delete it and run again."
             ) from error
+
+
+def whole(layout: Layout, fingerprint: str) -> PruningPlan:
+    """The plan that removes nothing."""
+    everything = tuple(
+        LayerPlan(x.kv_groups, x.channels, tuple(range(x.kv_groups)), tuple(range(x.channels)))
+        for x in layout.layers
+    )
+    return PruningPlan(everything, fingerprint, 0, 0, layout.total_parameters, layout.decoder_parameters)
 
 
 def _pack(kept: tuple[int, ...], of: int) -> dict[str, Any]:

@@ -21,6 +21,20 @@ def prune(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Modu
     Raises:
         ModelError: The plan was made for another layout.
     """
+    check_fits(model, adapter, plan)
+    with torch.no_grad():
+        for layer, keep in zip(adapter.decoder_layers(model), plan.layers, strict=True):
+            for structure in STRUCTURES:
+                slice_block(layer, adapter, structure, keep)
+    return finish(model, adapter, plan)
+
+
+def check_fits(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> None:
+    """Make sure that a plan was made for a model of this layout.
+
+    Raises:
+        ModelError: It was made for another.
+    """
     layout = read_layout(model, adapter)
     shape = [(layer.kv_groups, layer.channels) for layer in layout.layers]
     wanted = [(layer.kv_groups, layer.channels) for layer in plan.layers]
@@ -28,11 +42,15 @@ def prune(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Modu
         raise ModelError(
             f"the plan was made for layers (KV groups, channels) {wanted[:3]}..., the model has {shape[:3]}..."
         )
+
+
+def finish(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Module:
+    """After slicing: drop emptied blocks and layers, and describe the new geometry in the config.
+
+    Raises:
+        ModelError: Nothing would be left.
+    """
     layers = adapter.decoder_layers(model)
-    with torch.no_grad():
-        for layer, keep in zip(layers, plan.layers, strict=True):
-            for structure in STRUCTURES:
-                _slice_structure(layer, adapter, structure, keep)
     kept = [i for i, keep in enumerate(plan.layers) if keep.kept_kv_groups or keep.kept_channels]
     if not kept:
         raise ModelError("the plan removes every layer; choose a smaller budget.ratio or guard.min_channels")
@@ -43,22 +61,20 @@ def prune(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Modu
     return model
 
 
-def _slice_structure(layer: nn.Module, adapter: ModelAdapter, structure: Structure, keep: LayerPlan) -> None:
-    """Slice every projection of one structure to the kept units."""
-    units, before = (
-        (keep.kept_kv_groups, keep.kv_groups)
-        if structure == "attention"
-        else (keep.kept_channels, keep.channels)
-    )
+def slice_block(layer: nn.Module, adapter: ModelAdapter, structure: Structure, keep: LayerPlan) -> None:
+    """Slice every projection of one structure to the kept units; a block that loses all of them stays for `finish`."""
+    units, before = keep.kept(structure), keep.units(structure)
     if before == 0 or not units or len(units) == before:
         return
     for projection in adapter.of(structure):
         module = linear(layer, projection)
         assert module is not None
-        _slice(module, projection, _features(module, projection, units, before))
+        _slice(module, projection, features_of(module, projection, units, before))
 
 
-def _features(module: nn.Linear, projection: Projection, units: tuple[int, ...], before: int) -> torch.Tensor:
+def features_of(
+    module: nn.Linear, projection: Projection, units: tuple[int, ...], before: int
+) -> torch.Tensor:
     """Indices of the features that belong to `units`: each unit is one contiguous run of the axis."""
     size = module.weight.shape[projection.axis] // before
     starts = torch.tensor(units, device=module.weight.device) * size
@@ -114,9 +130,23 @@ def _geometry(model: Any, adapter: ModelAdapter) -> dict[int, dict[str, Any]]:
             entry |= {"num_key_value_heads": layer.kv_groups, "num_attention_heads": layer.kv_groups * group}
         if layer.channels and layer.channels != config.intermediate_size:
             entry["intermediate_size"] = layer.channels
+        gained = [name for name, module in _gained_biases(model, adapter, index) if module.bias is not None]
+        if gained:
+            entry["bias"] = gained
         if entry:
             result[index] = entry
     return result
+
+
+def _gained_biases(model: Any, adapter: ModelAdapter, index: int) -> list[tuple[str, nn.Linear]]:
+    """The output projections of a layer to which the family's config gives no bias."""
+    layer, found = adapter.decoder_layers(model)[index], list[tuple[str, nn.Linear]]()
+    for structure in STRUCTURES:
+        own = getattr(model.config, "attention_bias" if structure == "attention" else "mlp_bias", False)
+        module = linear(layer, adapter.output(structure))
+        if module is not None and not own:
+            found.append((adapter.output(structure).path.rpartition(".")[2], module))
+    return found
 
 
 def geometry_of(model: Any) -> dict[int, dict[str, Any]]:

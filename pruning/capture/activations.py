@@ -4,6 +4,7 @@ Shapes: B batch, T tokens, F features of a projection's input, U units.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,14 +27,27 @@ class Site:
     gate: torch.Tensor
     slopes: list[torch.Tensor] = field(default_factory=list)
     """Per batch: float64 [B], sum over tokens and features of a x dL_sample/da: minus the first-order loss rise."""
+    gram: torch.Tensor | None = None
+    """[F, F], sum over tokens of a a^T."""
+    curvature: torch.Tensor | None = None
+    """[D, D], sum over tokens of g g^T, g = slope of the summed loss at the projection's output."""
 
 
 class ActivationRecorder:
     """Owns the hooks. Contributions of a batch are held back until `commit`, so that a bad batch leaves no trace."""
 
-    def __init__(self, model: nn.Module, adapter: ModelAdapter, layout: Layout, *, gradients: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: ModelAdapter,
+        layout: Layout,
+        *,
+        gradients: bool,
+        moments: bool = False,
+        offload: bool = False,
+    ) -> None:
         self.sites: list[Site] = []
-        self._gradients = gradients
+        self._gradients, self._moments, self._offload = gradients, moments, offload
         self._pending: dict[int, dict[str, torch.Tensor]] = {}
         self._inputs: dict[int, torch.Tensor] = {}
         self._handles: list[RemovableHandle] = []
@@ -54,7 +68,14 @@ class ActivationRecorder:
 
         features = module.in_features
         number = len(self.sites)
-        self.sites.append(Site(layer, structure, units, zeros(features), zeros(features), zeros(units)))
+        site = Site(layer, structure, units, zeros(features), zeros(features), zeros(units))
+        self.sites.append(site)
+        if self._moments:
+            place = torch.device("cpu") if self._offload else device
+            wide = _wide(module.weight)
+            site.gram = torch.zeros(features, features, dtype=wide, device=place)
+            site.curvature = torch.zeros(module.out_features, module.out_features, dtype=wide, device=place)
+            self._handles.append(module.register_forward_hook(partial(self._see_output, number)))
 
         def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
             return self._see(number, inputs)
@@ -85,10 +106,22 @@ class ActivationRecorder:
             pending = self._pending[number]
             pending["total"] = flat.sum(0).double()
             pending["squares"] = flat.square().sum(0).double()
+            if self._moments:
+                pending["inputs"] = flat
             if activation.requires_grad:
                 self._inputs[number] = seen
                 activation.register_hook(lambda slope: self._receive(number, slope))
         return (activation, *inputs[1:]) if leaf else None
+
+    def _see_output(self, number: int, _: nn.Module, __: Any, output: torch.Tensor) -> None:
+        """Ask for the slope at a projection's output [B, T, D]."""
+        if output.requires_grad and not self._backward:
+
+            def keep(slope: torch.Tensor) -> None:
+                flat = slope.detach().reshape(-1, slope.shape[-1])
+                self._pending[number]["slopes"] = flat.to(_wide(flat)) / self._scale
+
+            output.register_hook(keep)
 
     def _receive(self, number: int, slope: torch.Tensor) -> None:
         """Fold a x dL/da of one batch; `slope` [B, T, F]."""
@@ -107,8 +140,11 @@ class ActivationRecorder:
                 return f"layer {site.layer}, activation of {site.structure}"
         return None
 
-    def commit(self, samples: int) -> None:
-        """Add the batch to the totals; `samples` turns the batch-mean slope into one per sample."""
+    def commit(self, samples: int, targets: int = 1) -> None:
+        """Add the batch to the totals.
+
+        `samples` turns the batch-mean slope into one per sample, `targets` (predicted tokens) into one of the sum.
+        """
         for number, pending in self._pending.items():
             site = self.sites[number]
             site.total += pending["total"]
@@ -116,6 +152,11 @@ class ActivationRecorder:
             if "gate" in pending:
                 site.gate += pending["gate"]
                 site.slopes.append(pending["slope"] * samples)
+            if site.gram is not None and site.curvature is not None:
+                for total, rows, factor in (
+                    (site.gram, pending["inputs"], 1), (site.curvature, pending["slopes"], targets)
+                ):  # fmt: skip
+                    total += (rows.T @ rows * factor**2).to(total.device)
         self._pending, self._inputs = {}, {}
 
     def close(self) -> None:

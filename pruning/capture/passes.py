@@ -15,14 +15,13 @@ from pruning.calibration import Samples
 from pruning.capture.activations import ActivationRecorder
 from pruning.capture.gradients import STATISTICS, GradientFolder, requires_gradient
 from pruning.capture.loss import next_token_loss
-from pruning.capture.priors import measure_priors
-from pruning.capture.result import Capture, prior_samples
+from pruning.capture.prior_pass import bypass_priors, gate_prior
+from pruning.capture.result import Capture
 from pruning.capture.snapshots import accumulated_statistics, batch_bounds, take
 from pruning.capture.views import Estimator, Level
 from pruning.capture.workers import Workers
 from pruning.config import CaptureConfig, TaylorConfig
 from pruning.errors import NumericsError
-from pruning.models.adapter import STRUCTURES
 from pruning.models.loading import LoadedModel
 from pruning.progress import Bar
 
@@ -56,19 +55,25 @@ class CalibrationPass:
         self, loaded: LoadedModel, config: CaptureConfig, level: Level, estimators: Sequence[Estimator]
     ) -> None:
         self.loaded, self.config, self.level = loaded, config, level
-        self.estimators = [e for e in estimators if Level.WEIGHTS < e.level <= level]
+        self.estimators = [e for e in estimators if e.level > Level.WEIGHTS and level.serves(e.level)]
         self.workers = Workers()
         self.tally = _Tally()
         model: Any = loaded.model
         self._before = requires_gradient(model, False)
+        model.zero_grad(set_to_none=True)  # what somebody left there is not of this text
         self.recorder = ActivationRecorder(
-            model, loaded.adapter, loaded.layout, gradients=level >= Level.GATE
+            model,
+            loaded.adapter,
+            loaded.layout,
+            gradients=level >= Level.GATE,
+            moments=level == Level.CURVATURE,
+            offload=config.offload,
         )
         self.folder = (
             GradientFolder(
                 model, loaded.adapter, loaded.layout, squares=level >= Level.SQUARES, offload=config.offload
             )
-            if level >= Level.GRADIENTS
+            if level.weight_gradients
             else None
         )
         self._checkpointing(config.gradient_checkpointing)
@@ -114,7 +119,7 @@ class CalibrationPass:
         if not problem:
             if self.folder is not None:
                 self.tally.statistics.append(self.folder.batch_statistics().float())
-            self.recorder.commit(ids.shape[0])
+            self.recorder.commit(ids.shape[0], int((mask[:, 1:] & mask[:, :-1]).sum()))
         elif self.folder is not None and self.folder.folded():
             self._forward_backward(ids, mask, scale, undo=self.folder.folded())
         return problem, losses
@@ -201,14 +206,14 @@ def run_capture(
                         accumulated[stop] = statistics
                 bar.advance(stop - start)
         gate = (
-            _gate_prior(walk, len(loaded.layout.layers))
+            gate_prior(walk.recorder, walk.tally.numbers, walk.workers, len(loaded.layout.layers))
             if level >= Level.GATE and "gate" in config.priors
             else None
         )
     finally:
         walk.close()
     tally = walk.tally
-    loss, cosine, prior_tokens = _priors(
+    loss, cosine, prior_tokens = bypass_priors(
         loaded, samples, config, taylor, snapshots[-1], walk.workers, progress
     )
     tensors = (
@@ -243,54 +248,4 @@ def run_capture(
         prior_cosine=cosine,
         prior_gate=gate,
         facts=facts,
-    )
-
-
-def _gate_prior(walk: CalibrationPass, layers: int) -> torch.Tensor:
-    """First-order loss rise per sample, float64 [N, L, 3]: minus the sum over units of a x dL/da."""
-    rows: dict[int, torch.Tensor] = {}
-    for batch, number in enumerate(walk.tally.numbers):
-        sites = {(s.layer, s.structure): s.slopes[batch].cpu() for s in walk.recorder.sites}
-        first = next(iter(sites.values()))
-        value = torch.zeros(len(first), layers, 3, dtype=torch.float64)
-        for (layer, structure), slope in sites.items():
-            value[:, layer, 1 + STRUCTURES.index(structure)] = -slope
-        value[:, :, 0] = value[:, :, 1] + value[:, :, 2]
-        rows[number] = value
-    return walk.workers.gather_rows(rows)
-
-
-def _priors(
-    loaded: LoadedModel,
-    samples: Samples,
-    config: CaptureConfig,
-    taylor: TaylorConfig,
-    count: int,
-    workers: Workers,
-    progress: bool | None,
-) -> tuple[torch.Tensor | None, torch.Tensor | None, int]:
-    """Loss and cosine priors of the first samples, [n, L, 3] each, and the tokens it took."""
-    if not {"loss", "cosine"} & set(config.priors):
-        return None, None, 0
-    wanted = prior_samples(count, config.prior_share)
-    rises: dict[int, torch.Tensor] = {}
-    cosines: dict[int, torch.Tensor] = {}
-    work = 0
-    with Bar("priors", wanted, show=progress) as bar:
-        for number, (start, stop) in enumerate(batch_bounds(taylor.batch_size, [wanted])):
-            if workers.mine(number):
-                rows = slice(start, stop)
-                ids, mask = samples.ids[rows].to(loaded.device), samples.mask(rows).to(loaded.device)
-                rise, cosine, tokens = measure_priors(
-                    loaded.model, loaded.adapter, ids, mask, loss="loss" in config.priors
-                )
-                work += tokens
-                cosines[number] = cosine
-                if rise is not None:
-                    rises[number] = rise
-            bar.advance(stop - start)
-    return (
-        (workers.gather_rows(rises) if "loss" in config.priors else None),
-        workers.gather_rows(cosines),
-        work,
     )

@@ -56,7 +56,7 @@ class Capture:
 
     def has(self, level: Level, samples: int, prior: str, share: float) -> bool:
         """Whether a run with these needs can be served without any forward or backward pass."""
-        if samples not in self.snapshots or level > self.level:
+        if samples not in self.snapshots or not self.level.serves(level):
             return False
         if prior == "none":
             return True

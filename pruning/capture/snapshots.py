@@ -10,8 +10,11 @@ from pruning.capture.activations import Site
 from pruning.capture.gradients import Tracked, moment_statistics
 from pruning.capture.views import Estimator, ProjectionView
 from pruning.capture.workers import Workers
+from pruning.least_squares import block_cost
 from pruning.models.adapter import STRUCTURES, Projection, linear
 from pruning.models.loading import LoadedModel
+
+BLOCK_RISE = "block_rise"
 
 
 def batch_bounds(batch_size: int, snapshots: Sequence[int]) -> list[tuple[int, int]]:
@@ -35,10 +38,16 @@ def take(
     tokens: int,
     batches: int,
 ) -> dict[str, torch.Tensor]:
-    """Score every unit from what was accumulated so far: "estimator/structure" -> float32 [U]."""
+    """Score every unit from what was accumulated so far.
+
+    Returns:
+        "estimator/structure" -> float32 [U], and with second moments "block_rise/structure" -> float64 [L]: the
+        second-order estimate of the loss rise (nats) when the block is bypassed.
+    """
     by_name = {(t.layer, t.name): t for t in tracked}
     by_place = {(s.layer, s.structure): s for s in sites}
     scores: dict[str, list[torch.Tensor]] = defaultdict(list)
+    blocks = {s: torch.zeros(len(loaded.layout.layers), dtype=torch.float64) for s in STRUCTURES}
     for structure in STRUCTURES:
         for index, layer in enumerate(loaded.adapter.decoder_layers(loaded.model)):
             units = loaded.layout.layers[index].units(structure)
@@ -57,13 +66,19 @@ def take(
                     **_activations(workers, by_place.get((index, structure)), projection),
                     **_gradients(workers, by_name, index, projection),
                 )
+                if view.gram is not None and view.curvature is not None:
+                    cost = block_cost(view.weight, view.gram, view.curvature)
+                    blocks[structure][index] = 0.5 * float(cost) / view.tokens**2
                 for estimator in estimators:
                     part = estimator.score(view)
                     if part is not None:
                         sums[estimator.name] += part.to(loaded.device)
             for name, value in sums.items():
                 scores[f"{name}/{structure}"].append(value.float().cpu())
-    return {name: torch.cat(parts) for name, parts in scores.items()}
+    found = {name: torch.cat(parts) for name, parts in scores.items()}
+    if any(site.gram is not None for site in sites):
+        found |= {f"{BLOCK_RISE}/{structure}": values for structure, values in blocks.items()}
+    return found
 
 
 def accumulated_statistics(tracked: Sequence[Tracked], workers: Workers) -> torch.Tensor:
@@ -79,6 +94,8 @@ def _activations(workers: Workers, site: Site | None, projection: Projection) ->
         "activation_sum": total(site.total),
         "activation_squares": total(site.squares),
         "gate": total(site.gate),
+        "gram": None if site.gram is None else total(site.gram),
+        "curvature": None if site.curvature is None else total(site.curvature),
     }
 
 

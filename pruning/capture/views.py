@@ -5,26 +5,11 @@ Shapes: [out, in] a projection's weight; U its units; F its input features.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 
+from pruning.levels import Level
 from pruning.models.adapter import Projection
-
-
-class Level(IntEnum):
-    """What a capture has to compute; each level brings the cheaper ones along."""
-
-    WEIGHTS = 0
-    """No text at all."""
-    ACTIVATIONS = 1
-    """Forward passes with hooks on activations."""
-    GATE = 2
-    """Backward passes through activations only; weights stay frozen."""
-    GRADIENTS = 3
-    """Weight gradients, folded into float32 accumulators."""
-    SQUARES = 4
-    """Weight gradients, and their squares per batch."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +31,8 @@ class ProjectionView:
         gradient: float32 [out, in], sum over batches of the gradient.
         bias_gradient: float32 [out], or None.
         squares: float64 [U], sum over batches and the unit's weights of (w x batch gradient)^2.
+        gram: [F, F], sum over tokens of a a^T (output projections only).
+        curvature: [D, D], sum over tokens of g g^T, g = slope of the summed loss at the projection's output.
     """
 
     projection: Projection
@@ -62,6 +49,8 @@ class ProjectionView:
     gradient: torch.Tensor | None = None
     bias_gradient: torch.Tensor | None = None
     squares: torch.Tensor | None = None
+    gram: torch.Tensor | None = None
+    curvature: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +74,8 @@ class Estimator:
     source: str = ""
     per_parameter: bool = False
 
+
+__all__ = ["Estimator", "Level", "ProjectionView", "row_chunks", "unit_sum"]
 
 ROWS_AT_ONCE = 2**22
 """Elements of a weight that are worked on at once: bounds the float32 temporaries."""

@@ -1,7 +1,8 @@
 """From what was captured to one score per unit: importance / cost x ln(1 + max(prior, 0))^T.
 
 The reference study's formula: T = 0 is `taylor`, T = 1 with the loss prior of layers or blocks is `layerwise` or
-`blockwise`. Higher = keep.
+`blockwise`. Higher = keep. With `prior_role=anchor` importance in nats is scaled up, block by block, until the whole
+block would cost what bypassing it was measured to cost.
 
 Shapes: L layers, U units of one structure of all layers, one after another.
 """
@@ -14,6 +15,7 @@ import torch
 
 from pruning.capture.priors import BLOCKS
 from pruning.capture.result import Capture
+from pruning.capture.snapshots import BLOCK_RISE
 from pruning.capture.views import Estimator, Level, ProjectionView
 from pruning.config import MethodConfig
 from pruning.importance.base import estimator
@@ -60,12 +62,31 @@ def final_scores(
         parts = np.split(flat, np.cumsum([layer.units(structure) for layer in loaded.layout.layers])[:-1])
         scaled = [_per_parameter(p, loaded.layout, i, structure, rule) for i, p in enumerate(parts)]
         base[structure] = tuple(scaled)
+        if method.standardise:
+            scaled = [standardised(part) for part in scaled]
         if method.prior != "none":
             column = 0 if method.scope == "layer" else BLOCKS.index(structure)
-            factors = np.log1p(np.maximum(prior[:, column], 0.0)) ** method.temperature
+            if method.prior_role == "anchor":
+                assert capture is not None
+                predicted = capture.score(BLOCK_RISE, samples, structure).double().numpy()
+                factors = anchors(prior[:, column], predicted) ** method.temperature
+            else:
+                factors = np.log1p(np.maximum(prior[:, column], 0.0)) ** method.temperature
             scaled = [part * factor for part, factor in zip(scaled, factors, strict=True)]
         units[structure] = tuple(scaled)
     return Scores(units, base)
+
+
+def standardised(scores: np.ndarray) -> np.ndarray:
+    """Scores of one block with mean 0 and (population) deviation 1: FLAP, An et al. 2024, arXiv 2312.11983, eq. 5."""
+    spread = scores.std() if len(scores) else 0.0
+    return (scores - scores.mean()) / spread if spread > 0 else scores * 0.0
+
+
+def anchors(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Factor [L] on each block: measured over predicted loss rise, at least 1 (a quadratic underrates large cuts)."""
+    safe = np.where(predicted > 0, predicted, 1.0)
+    return np.where(predicted > 0, np.maximum(1.0, measured / safe), 1.0)
 
 
 def static_scores(loaded: LoadedModel, rule: Estimator, structure: Structure, seed: int) -> np.ndarray:

@@ -19,6 +19,8 @@ class LayerLayout:
         channel_cost: Weights and biases of one channel.
         attention_fixed: What else goes when the last group goes (norm, o bias, head norms).
         mlp_fixed: What else goes when the last channel goes (norm, down bias).
+        attention_gain: What a bias would add to `o_proj` (0 when there is one, or no attention).
+        mlp_gain: What a bias would add to `down_proj` (0 when there is one, or no MLP).
     """
 
     kv_groups: int
@@ -27,6 +29,8 @@ class LayerLayout:
     channel_cost: int
     attention_fixed: int
     mlp_fixed: int
+    attention_gain: int = 0
+    mlp_gain: int = 0
 
     def units(self, structure: Structure) -> int:
         """Number of units of a structure."""
@@ -39,6 +43,10 @@ class LayerLayout:
     def fixed(self, structure: Structure) -> int:
         """Parameters that go only with the whole block."""
         return self.attention_fixed if structure == "attention" else self.mlp_fixed
+
+    def gain(self, structure: Structure) -> int:
+        """Parameters of the bias that the structure's output projection lacks."""
+        return self.attention_gain if structure == "attention" else self.mlp_gain
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,14 @@ def _layer_layout(layer: nn.Module, adapter: ModelAdapter) -> LayerLayout:
         channel_cost=_unit_cost(layer, adapter, "mlp", channels),
         attention_fixed=_fixed(layer, adapter, "attention", adapter.head_norms) if groups else 0,
         mlp_fixed=_fixed(layer, adapter, "mlp", ()) if channels else 0,
+        attention_gain=_gain(layer, adapter, "attention") if groups else 0,
+        mlp_gain=_gain(layer, adapter, "mlp") if channels else 0,
     )
+
+
+def _gain(layer: nn.Module, adapter: ModelAdapter, structure: Structure) -> int:
+    module = _linear(layer, adapter.output(structure))
+    return 0 if module.bias is not None else module.out_features
 
 
 def _linear(layer: nn.Module, projection: Projection) -> nn.Linear:

@@ -1,7 +1,5 @@
 """Rebuild or check what is shipped: ``python -m pruning.world data|tokenizers|train MODEL|check``."""
 
-# ruff: noqa: T201 - a command that answers on the terminal
-
 import argparse
 import json
 import logging

@@ -351,3 +351,12 @@ def test_only_nan_batches_are_an_error() -> None:
         loaded.model.get_input_embeddings().weight.fill_(float("nan"))
     with pytest.raises(NumericsError, match="none of the first 4"):
         capture_of(loaded, text(4), Level.GATE, [4])
+
+
+def test_gradients_that_were_there_before_do_not_count() -> None:
+    loaded, samples = build("llama"), text(4)
+    clean = capture_of(loaded, samples, Level.GRADIENTS, [4])
+    for parameter in loaded.model.parameters():
+        parameter.grad = torch.full_like(parameter, 100.0)
+    again = capture_of(loaded, samples, Level.GRADIENTS, [4])
+    assert torch.equal(clean.score("taylor", 4, "mlp"), again.score("taylor", 4, "mlp"))

@@ -1,0 +1,62 @@
+"""Peak memory of one pass: resident memory of this process, and what the accelerator's allocator held. Bytes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Memory before a pass and its peak; None where it cannot be known."""
+
+    host_before: int | None
+    host_peak: int | None
+    device_before: int | None
+    device_peak: int | None
+
+
+class Meter:
+    """Starts at its creation; `peak()` reads."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device if device.type == "cuda" else None
+        self._resets = reset_host_peak()
+        self._host = resident()
+        self._before: int | None = None
+        if self._device is not None:
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._before = int(torch.cuda.memory_allocated(self._device))
+
+    def peak(self) -> Peak:
+        """What was reached since the start."""
+        device = None if self._device is None else int(torch.cuda.max_memory_allocated(self._device))
+        return Peak(self._host, host_peak() if self._resets else None, self._before, device)
+
+
+def resident() -> int:
+    """Resident memory of this process, bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def reset_host_peak() -> bool:
+    """Set this process's peak back to its resident memory (Linux); whether that worked."""
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def host_peak() -> int | None:
+    """Largest resident memory since the last reset, bytes."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    return None

@@ -1,0 +1,69 @@
+"""The walks that measure priors over many samples, shared out among worker processes.
+
+Shapes: N samples, n prior samples, L layers.
+"""
+
+import torch
+
+from pruning.calibration import Samples
+from pruning.capture.activations import ActivationRecorder
+from pruning.capture.priors import measure_priors
+from pruning.capture.result import prior_samples
+from pruning.capture.snapshots import batch_bounds
+from pruning.capture.workers import Workers
+from pruning.config import CaptureConfig, TaylorConfig
+from pruning.models.adapter import STRUCTURES
+from pruning.models.loading import LoadedModel
+from pruning.progress import Bar
+
+
+def gate_prior(
+    recorder: ActivationRecorder, numbers: list[int], workers: Workers, layers: int
+) -> torch.Tensor:
+    """First-order loss rise per sample, float64 [N, L, 3]: minus the sum over units of a x dL/da."""
+    rows: dict[int, torch.Tensor] = {}
+    for batch, number in enumerate(numbers):
+        sites = {(s.layer, s.structure): s.slopes[batch].cpu() for s in recorder.sites}
+        first = next(iter(sites.values()))
+        value = torch.zeros(len(first), layers, 3, dtype=torch.float64)
+        for (layer, structure), slope in sites.items():
+            value[:, layer, 1 + STRUCTURES.index(structure)] = -slope
+        value[:, :, 0] = value[:, :, 1] + value[:, :, 2]
+        rows[number] = value
+    return workers.gather_rows(rows)
+
+
+def bypass_priors(
+    loaded: LoadedModel,
+    samples: Samples,
+    config: CaptureConfig,
+    taylor: TaylorConfig,
+    count: int,
+    workers: Workers,
+    progress: bool | None,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, int]:
+    """Loss and cosine priors of the first samples, [n, L, 3] each, and the tokens it took."""
+    if not {"loss", "cosine"} & set(config.priors):
+        return None, None, 0
+    wanted = prior_samples(count, config.prior_share)
+    rises: dict[int, torch.Tensor] = {}
+    cosines: dict[int, torch.Tensor] = {}
+    work = 0
+    with Bar("priors", wanted, show=progress) as bar:
+        for number, (start, stop) in enumerate(batch_bounds(taylor.batch_size, [wanted])):
+            if workers.mine(number):
+                rows = slice(start, stop)
+                ids, mask = samples.ids[rows].to(loaded.device), samples.mask(rows).to(loaded.device)
+                rise, cosine, tokens = measure_priors(
+                    loaded.model, loaded.adapter, ids, mask, loss="loss" in config.priors
+                )
+                work += tokens
+                cosines[number] = cosine
+                if rise is not None:
+                    rises[number] = rise
+            bar.advance(stop - start)
+    return (
+        (workers.gather_rows(rises) if "loss" in config.priors else None),
+        workers.gather_rows(cosines),
+        work,
+    )

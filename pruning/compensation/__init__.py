@@ -1,0 +1,1 @@
+"""Repair after a cut, in closed form and on calibration activations only."""

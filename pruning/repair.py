@@ -1,0 +1,33 @@
+"""Cut a model, and repair it as the method says: surgery alone, or surgery with refits on calibration text."""
+
+from typing import Any
+
+from pruning.compensation.refit import cut_and_refit
+from pruning.config import PruneConfig
+from pruning.models.loading import LoadedModel, load
+from pruning.obtain import samples_for
+from pruning.plan import PruningPlan
+from pruning.progress import Bar
+from pruning.surgery import prune
+
+
+def cut(
+    config: PruneConfig, loaded: LoadedModel, plan: PruningPlan, exclude: frozenset[str]
+) -> dict[str, Any]:
+    """Cut `loaded.model` in place; `plan` is in its own units.
+
+    Returns:
+        Facts about the compensation, nothing without one.
+    """
+    if plan.removed == 0:
+        return {}
+    if config.method.compensation.kind == "none":
+        prune(loaded.model, loaded.adapter, plan)
+        return {}
+    settings = config.method.compensation
+    samples = samples_for(config, loaded, exclude, settings.num_samples or config.taylor.num_samples)
+    reference = None
+    if settings.target > 0 and getattr(loaded.model.config, "secateur_layers", None) is not None:
+        reference = load(config.model, "cpu" if settings.onload else config.device)
+    with Bar("refit", len(plan.layers), show=config.progress) as bar:
+        return cut_and_refit(loaded, plan, samples.ids, settings, reference, advanced=lambda: bar.advance(1))
