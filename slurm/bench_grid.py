@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         figures = compare(given.grid, folder, given.keys)
     except SecateurError as error:
-        print(f"bench_grid: {error}", file=sys.stderr)  # noqa: T201
+        print(f"bench_grid: {error}", file=sys.stderr)
         return 1
     finally:
         if given.keep is None:

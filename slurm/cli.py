@@ -29,7 +29,7 @@ def grid(argv: list[str]) -> int:
     """`secateur grid`: expand, show, drop what is finished, run the rest."""
     given = parse(argv, {"dry-run", "wait", "json", "tasks", "help"})
     if "help" in given.flags or not given.values:
-        print(GRID)  # noqa: T201
+        print(GRID)
         return 0 if "help" in given.flags else 2
     plan = _plan(given, tuple(argv))
     foreign = find_foreign(plan)
@@ -38,7 +38,7 @@ def grid(argv: list[str]) -> int:
     if "dry-run" in given.flags:
         view = look(plan)
         if "json" in given.flags:
-            print(dumps(view.as_json() | {"foreign": len(foreign), "problems": [p.what for p in problems]}))  # noqa: T201
+            print(dumps(view.as_json() | {"foreign": len(foreign), "problems": [p.what for p in problems]}))
             return 0
         out.print(plan_table(view))
         for line in task_lines(plan) if "tasks" in given.flags else []:
@@ -63,14 +63,14 @@ def status(argv: list[str]) -> int:
     """`secateur status`: how far the newest (or the named) grid of a folder is."""
     given = parse(argv, {"json", "wait", "help"}, words=1)
     if "help" in given.flags:
-        print(STATUS)  # noqa: T201
+        print(STATUS)
         return 0
     plan = _chosen(given)
     if "wait" in given.flags:
         return follow(plan)
     view = look(plan)
     if "json" in given.flags:
-        print(dumps(view.as_json()))  # noqa: T201
+        print(dumps(view.as_json()))
         return 0
     out = console()
     out.print(status_table(view))
@@ -87,7 +87,7 @@ def logs(argv: list[str]) -> int:
     """`secateur logs RUN`: what a run has written."""
     given = parse(argv, {"help"}, words=1)
     if "help" in given.flags or not given.words:
-        print(LOGS)  # noqa: T201
+        print(LOGS)
         return 0 if "help" in given.flags else 2
     out, word, lines = _out(given), given.words[0], int(given.one("lines", 100))
     found = {
@@ -108,7 +108,7 @@ def logs(argv: list[str]) -> int:
         )
     path = next(iter(found.values()))
     text = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    print("\n".join([f"{path}:", *text[-lines:]]))  # noqa: T201
+    print("\n".join([f"{path}:", *text[-lines:]]))
     return 0
 
 
@@ -116,7 +116,7 @@ def retry(argv: list[str]) -> int:
     """`secateur retry`: the failed tasks of a grid again, and what they had blocked."""
     given = parse(argv, {"wait", "help"}, words=1)
     if "help" in given.flags:
-        print(RETRY)  # noqa: T201
+        print(RETRY)
         return 0
     _only(given, {"out", "launcher", "workers"})
     plan = _chosen(given)
@@ -130,7 +130,7 @@ def cancel(argv: list[str]) -> int:
     """`secateur cancel`: take a grid out of the queue, or stop its launcher here."""
     given = parse(argv, {"help"}, words=1)
     if "help" in given.flags:
-        print(CANCEL)  # noqa: T201
+        print(CANCEL)
         return 0
     plan = _chosen(given)
     out = console()

@@ -10,6 +10,10 @@ Values = dict[str, Any]
 """Config keys (groups or dotted values) with what they are set to."""
 
 
+EARLY = 60
+"""Seconds by which Slurm may send the signal of `--signal` too early: it looks at time limits twice a minute."""
+
+
 class Estimate(Frozen):
     """What to expect of one task as long as no finished run has told."""
 
@@ -140,6 +144,31 @@ class SlurmConfig(Resources):
     max_requeues: Annotated[int, Field(ge=0)] = 20
     offline: bool = True
 
+    @model_validator(mode="after")
+    def _there_is_time_to_work(self) -> Self:
+        if not self.requeue or self.signal_before == 0:
+            return self
+        for stage in ("capture", "run", "analysis"):
+            time = self.resources(stage).time
+            limit = seconds(time) if time else None
+            if limit is not None and limit < self.signal_before + EARLY:
+                raise ValueError(
+                    f"time={time} with signal_before={self.signal_before}: Slurm may send the signal {EARLY} s early, "
+                    f"and {stage} jobs would be stopped and requeued as soon as they start; give them more time"
+                )
+        return self
+
     def resources(self, stage: str) -> Resources:
         """What jobs of one stage (capture, run, analysis) ask for."""
         return {"capture": self.capture, "run": self.run, "analysis": self.analysis}[stage].over(self)
+
+
+def seconds(time: str) -> int | None:
+    """A time limit in Slurm's notation (`M`, `M:S`, `H:M:S`, `D-H`, `D-H:M`, `D-H:M:S`); None for any other word."""
+    days, dash, rest = time.strip().rpartition("-")
+    parts = rest.split(":")
+    if not all(part.isdigit() for part in (*parts, *([days] if dash else []))) or len(parts) > 3:
+        return None
+    numbers = [int(part) for part in parts]
+    units = (3600, 60, 1) if dash else {1: (60,), 2: (60, 1), 3: (3600, 60, 1)}[len(parts)]
+    return int(days or 0) * 86400 + sum(number * unit for number, unit in zip(numbers, units, strict=False))

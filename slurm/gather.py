@@ -1,4 +1,7 @@
-"""The records of one grid in one folder, for its analysis: runs of other grids in the same `out=DIR` stay out."""
+"""The records of one grid in one folder, for its analysis: runs of other grids in the same `out=DIR` stay out.
+
+The report of before goes: tables that the next one does not write (failures since healed) would stay in it.
+"""
 
 import os
 import shutil
@@ -12,6 +15,10 @@ from slurm.state import record_digest, run_folder
 
 FOLDER = ".runs"
 """Hidden, so that an analysis of the whole `out=DIR` does not read the records twice."""
+
+
+REPORT = "report"
+"""Folder of a grid's reports, below the grid's own."""
 
 
 def gather(plan: Plan) -> str:
@@ -33,6 +40,7 @@ def gather(plan: Plan) -> str:
                 _link(source / name, fresh / task.id / name)
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
+        shutil.rmtree(plan.folder / REPORT, ignore_errors=True)
     except OSError as error:
         raise StorageError(f"cannot gather the records in {final}: {error}") from error
     finally:

@@ -9,21 +9,17 @@ from pydantic import ValidationError
 
 from eval.code import code_fingerprint
 from eval.config import RunConfig
-from eval.identity import dense_config, is_dense, run_id
+from eval.identity import calibration_identity, dense_config, is_dense, model_identity, run_id
 from eval.protocols import protocols
 from pruning.compose import CONF_DIR, options
-from pruning.config import CalibrationConfig, ModelConfig, capture_identity, validate
+from pruning.config import capture_identity, validate
 from pruning.errors import ConfigError
 from pruning.files import digest
-from pruning.identity import calibration_fingerprint, model_fingerprint
+from pruning.levels import Level, level_of
 from slurm.config import GridConfig, SlurmConfig, Values
+from slurm.gather import FOLDER, REPORT
 from slurm.plan import Plan, Task
 from slurm.points import Composer, Point, expand, words
-
-NEEDS: dict[str, int] = {
-    "random": 0, "magnitude": 0, "wanda": 1, "fluctuation": 1, "taylor_gate": 2, "taylor": 3, "taylor_second": 4,
-}  # fmt: skip
-"""How much a gradient pass has to compute for an estimator; 0 is none. A pass also serves every smaller number."""
 
 NOT_DENSE = ("method", "taylor", "budget", "guard", "capture", "calibration", "seed", "save_model")
 """First parts of keys that mean nothing for an unpruned model."""
@@ -107,26 +103,22 @@ def build(grid: GridConfig, out: Path, keys: dict[str, tuple[Any, ...]] | None =
 def needs_capture(config: RunConfig) -> bool:
     """Whether a run reads gradient statistics."""
     method = config.method
-    return not is_dense(config) and (NEEDS[method.estimator] > 0 or method.prior != "none")
+    return not is_dense(config) and (level_of(method.estimator) > Level.WEIGHTS or method.prior != "none")
 
 
 def _captures(points: dict[str, Point]) -> tuple[list[Task], dict[str, str]]:
     """One task per group of runs that share a gradient pass, and which run needs which."""
-    prints: dict[ModelConfig | CalibrationConfig, str] = {}
     groups: dict[str, list[tuple[str, Point]]] = {}
     for name, point in points.items():
         config = point.config
         if not needs_capture(config):
             continue
-        if config.model not in prints:
-            prints[config.model] = model_fingerprint(config.model)
-        if config.calibration not in prints:
-            prints[config.calibration] = calibration_fingerprint(config.calibration)
         facts = [
             capture_identity(config),
-            prints[config.model],
-            prints[config.calibration],
+            model_identity(config.model),
+            calibration_identity(config.calibration),
             _excluded(config),
+            level_of(config.method.estimator) == Level.CURVATURE,  # a pass of its own kind
         ]
         key = f"capture-{config.model.name}-{config.taylor.seq_len}-{digest(facts, 10)}"
         groups.setdefault(key, []).append((name, point))
@@ -142,7 +134,7 @@ def _excluded(config: RunConfig) -> list[Any]:
 
 def _capture(key: str, points: list[Point]) -> Task:
     counts = sorted({point.config.taylor.num_samples for point in points})
-    first = max(points, key=lambda point: NEEDS[point.config.method.estimator])
+    first = max(points, key=lambda point: level_of(point.config.method.estimator))
     sizes = {"taylor.num_samples": counts[-1], "capture.snapshots": counts[:-1]}
     length = first.config.taylor.seq_len
     return Task(
@@ -191,7 +183,7 @@ def _run(name: str, point: Point, capture: str | None) -> Task:
 
 def _analysis(grid: str, out: Path, runs: list[str]) -> Task:
     folder = out / "grids" / grid
-    argv = ("analyze", *words({"runs": str(folder / ".runs"), "out": str(folder / "report")}))
+    argv = ("analyze", *words({"runs": str(folder / FOLDER), "out": str(folder / REPORT)}))
     return Task(id=f"analysis-{grid}", kind="analysis", argv=argv, needs=tuple(runs), label="reports")
 
 

@@ -152,7 +152,8 @@ def _running(
 ) -> TaskView:
     stage, since = _stage(run_folder(plan, task.id) / "stage.json")
     started = state.attempts[-1].started if state is not None and state.attempts else None
-    if since is None or (started is not None and since < started):
+    # runs stamp their stages in whole seconds: one of the second in which the attempt began is of this attempt
+    if since is None or (started is not None and since < started.replace(microsecond=0)):
         stage, since = "starting" if task.kind in ("run", "baseline") else task.kind, started
     age = (now() - since).total_seconds() if since else None
     facts["job"] = facts["job"] or owner.slurm_job

@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slurm.estimate import duration, estimate
+from slurm.gather import REPORT
 from slurm.overview import ORDER, Overview, TaskView
 from slurm.plan import Plan, Task
 
@@ -56,7 +57,7 @@ def status_table(view: Overview) -> RenderableType:
         if counts:
             table.add_row(name, *(str(counts[condition] or "") for condition in ORDER))
     title = Text(f"grid {view.plan.grid} ({view.plan.launcher}) in {view.plan.out}", overflow="fold")
-    page = view.plan.folder / "report" / "report.html"
+    page = view.plan.folder / REPORT / "report.html"
     parts: list[RenderableType] = [title, table, "; ".join(caption)]
     if page.is_file():
         parts.append(Text(f"report: {page}", overflow="fold"))

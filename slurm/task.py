@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         name = given.task or read_json(given.array)[int(os.environ["SLURM_ARRAY_TASK_ID"])]
         code = Doing(plan, plan.by_id()[name], signals).go()
     except SecateurError as error:
-        print(f"secateur grid: {error}", file=sys.stderr)  # noqa: T201  (the log of the job)
+        print(f"secateur grid: {error}", file=sys.stderr)
         return FAIL
     return code
 
@@ -134,7 +134,7 @@ class Doing:
             covers = set(self.task.counts) | set(self.before.covers if self.before else ())
             self._write("done", code=code, covers=tuple(sorted(covers)), inputs=inputs)
             return DONE
-        if self.signals.stop:
+        if self.signals.explain(code):
             return self._stopped(code)
         return self._died(code, began)
 

@@ -17,6 +17,12 @@ from slurm.state import log_path, now
 GRACE = 10.0
 """Seconds that a worker gets between the request to stop and the kill."""
 
+STOPPED = {-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT}
+"""Exit codes of a worker that was told to stop, itself or within a container."""
+
+ECHO = 3.0
+"""Seconds by which a signal to all processes of a job may reach the worker before it reaches this process."""
+
 POLL = 0.2
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -39,6 +45,13 @@ class Signals:
     def stop(self) -> bool:
         """Whether anything asked to stop."""
         return bool(self.received)
+
+    def explain(self, code: int) -> bool:
+        """Whether a worker ended because of a request to stop, which may have reached it before it reaches us."""
+        deadline = time.monotonic() + (ECHO if code in STOPPED else 0.0)
+        while not self.stop and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.stop
 
     @property
     def requeue(self) -> bool:

@@ -32,9 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         if given.what == "down":
             down(given.base)
         else:
-            print(describe(up(given.base, Shape(nodes=given.nodes, gpus=given.gpus, cpus=given.cpus))))  # noqa: T201
+            print(describe(up(given.base, Shape(nodes=given.nodes, gpus=given.gpus, cpus=given.cpus))))
     except SecateurError as error:
-        print(f"slurm.dev: {error}", file=sys.stderr)  # noqa: T201
+        print(f"slurm.dev: {error}", file=sys.stderr)
         return 1
     return 0
 

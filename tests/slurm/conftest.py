@@ -26,5 +26,5 @@ def cluster() -> Iterator[dict[str, str]]:
         pytest.skip(text)
     with tempfile.TemporaryDirectory(prefix="sl", dir="/tmp") as folder:
         base = Path(folder) / "c"
-        yield up(base, Shape(nodes=2, gpus=2, cpus=8, max_array=3))
+        yield up(base, Shape(nodes=2, gpus=2, cpus=8, max_array=3, extra=("Licenses=prune:2",)))
         down(base)

@@ -1,17 +1,24 @@
-"""A folder with two models that are only files, a grid over them, and the stand-in worker."""
+"""A folder with two models that are only files, a grid over them, the stand-in worker; disturbances of real jobs."""
 
 import json
+import re
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
 import secateur
+from slurm import queue
 from slurm.launch import choose
-from slurm.plan import Plan
+from slurm.plan import Plan, Task
+from slurm.state import Attempt
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -90,3 +97,44 @@ def make_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench.write_grid()
     bench.order()
     return bench
+
+
+def until(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.2)
+
+
+def workers(task: Task) -> list[psutil.Process]:
+    """The processes that do a task's work right now."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words[-len(task.argv) :] == list(task.argv) and "slurm.leash" not in words:
+            found.append(process)
+    return found
+
+
+def most_at_once(attempts: list[Attempt]) -> int:
+    """The largest number of attempts that ran at the same time."""
+    return max(
+        sum(other.started <= each.started < (other.ended or each.started) for other in attempts)
+        for each in attempts
+    )
+
+
+def hasten(job: str) -> None:
+    """Leave a running job one to two minutes, so that Slurm soon tells it that its time is nearly up.
+
+    Slurm's limits are whole minutes, and it looks at them twice a minute: it may send the signal half a minute early.
+    """
+    told = re.search(r"RunTime=(\d+):(\d+):(\d+)", queue.call("scontrol", "show", "job", "-o", job))
+    assert told is not None
+    hours, minutes, seconds = map(int, told.groups())
+    limit(job, (hours * 3600 + minutes * 60 + seconds + 60) // 60 + 1)
+
+
+def limit(job: str, minutes: int) -> None:
+    """Set a job's time limit."""
+    subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"], check=True, timeout=30)

@@ -1,7 +1,8 @@
-"""Stands for `secateur run|capture|analyze`: the same files, no model; can be told to fail, sleep or die.
+"""Stands for `secateur run|capture|analyze`: the same files, no model; can be told to fail, hang, sleep or die.
 
-`STAND_IN` names a JSON file: {"seconds": S, "fail": [text], "die": [text], "slow": {text: seconds}}; texts are searched
-in the task's words. Stages are kept over kills, and each stage really done is a line of `OUT/ledger.jsonl`.
+`STAND_IN` names a JSON file: {"seconds": S, "fail": [text], "die": [text], "hang": [text]}; texts are searched in the
+task's words. Only the first attempt at a task hangs, whenever the next one comes. A stage is done when its line stands
+in `OUT/ledger.jsonl`, one write: a kill leaves no stage both counted and forgotten.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -20,6 +22,7 @@ from pruning.compose import CONF_DIR
 from pruning.config import capture_identity, validate
 from pruning.files import digest, read_json, write_json
 from slurm.arguments import parse
+from slurm.grid import needs_capture
 
 
 def orders() -> dict:
@@ -37,30 +40,36 @@ def ledger(out: Path, **line: object) -> None:
         stream.write(json.dumps(line) + "\n")
 
 
+def entries(out: Path, name: str) -> list[dict]:
+    """The ledger's lines of one run or capture."""
+    path = out / "ledger.jsonl"
+    lines = map(json.loads, path.read_text().splitlines()) if path.is_file() else []
+    return [line for line in lines if line["id"] == name]
+
+
 def spend(told: dict, words: str) -> None:
-    seconds = told.get("seconds", 0.0)
-    for text, slow in told.get("slow", {}).items():
-        seconds = slow if text in words else seconds
-    time.sleep(seconds)
+    if any(text in words for text in told.get("hang", [])):
+        with suppress(FileExistsError):
+            Path(f"{os.environ['STAND_IN']}.{digest(words)}").touch(exist_ok=False)
+            time.sleep(3600)
+    time.sleep(told.get("seconds", 0.0))
     if any(text in words for text in told.get("die", [])):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def capture_folder(config: RunConfig, out: Path) -> Path:
-    return out / "cache" / "captures" / digest([capture_identity(config), config.model.path])
-
-
 def capture(config: RunConfig, out: Path, words: str) -> str:
     """Computed or reused, like the real cache."""
-    folder = capture_folder(config, out)
-    counts = sorted({config.taylor.num_samples, *config.capture.snapshots})
-    have = read_json(folder / "facts.json")["counts"] if (folder / "facts.json").is_file() else []
-    if config.taylor.num_samples in have:
-        return "reused"
-    spend(orders(), words)
-    ledger(out, what="capture", id=folder.name, counts=counts)
-    write_json(folder / "facts.json", {"counts": sorted({*have, *counts})})
-    return "computed"
+    name = digest([capture_identity(config), config.model.path])
+    facts = out / "cache" / "captures" / name / "facts.json"
+    counts = {config.taylor.num_samples, *config.capture.snapshots}
+    have = {count for line in entries(out, name) for count in line["counts"]}
+    computed = config.taylor.num_samples not in have
+    if computed:
+        spend(orders(), words)
+        ledger(out, what="capture", id=name, counts=sorted(counts))
+    if computed or not facts.is_file():
+        write_json(facts, {"counts": sorted(have | counts)})
+    return "computed" if computed else "reused"
 
 
 def run(config: RunConfig, out: Path, words: str) -> int:
@@ -69,15 +78,17 @@ def run(config: RunConfig, out: Path, words: str) -> int:
     folder = out / name
     if (folder / "record.json").is_file():
         return 0
-    stages = folder / "stages.json"
-    done = read_json(stages) if stages.is_file() else {}
+    life = folder / "life.json"  # a folder that was set aside takes its stages with it
+    if not life.is_file():
+        write_json(life, time.time_ns())
+    done = {line["what"] for line in entries(out, name) if line["life"] == read_json(life)}
     used = "reused"
     for stage in ("capture", "plan", "evaluate"):
         write_json(
             folder / "stage.json",
             {"stage": stage, "started": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())},
         )
-        if stage in done or (stage == "capture" and is_dense(config)):
+        if stage in done or (stage == "capture" and not needs_capture(config)):
             continue
         if stage == "capture":
             used = capture(config, out, words)
@@ -90,9 +101,7 @@ def run(config: RunConfig, out: Path, words: str) -> int:
                 write_record(folder, record)
                 return 1
             spend(told, words)
-            ledger(out, what=stage, id=name)
-        done[stage] = used
-        write_json(stages, done)
+            ledger(out, what=stage, id=name, life=read_json(life))
     value = int(digest(name, 8), 16) / 16**8
     record = RunRecord(
         run_id=name,
@@ -101,7 +110,7 @@ def run(config: RunConfig, out: Path, words: str) -> int:
         config=config.model_dump(mode="json"),
         card={},
         metrics={"acc_mean": Metric(value=value, unit="accuracy")},
-        counters={"capture": done.get("capture", "reused"), "backward_tokens": 0},
+        counters={"capture": used, "backward_tokens": 0},
     )
     write_record(folder, record)
     return 0
@@ -115,6 +124,9 @@ def analyze(words: list[str]) -> int:
         [row["run_id"], row["status"], (row["metrics"].get("acc_mean") or {}).get("value")] for row in rows
     ]
     write_json(out / "table.json", table)
+    problems = [name for name, status, _ in table if status != "done"]
+    if problems:
+        write_json(out / "problems.json", problems)
     ledger(runs.parent.parent.parent, what="analyze", id=runs.parent.name)
     return 0
 

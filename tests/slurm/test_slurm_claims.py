@@ -56,6 +56,13 @@ def test_a_process_number_used_again_or_before_a_reboot_is_no_owner(tmp_path: Pa
     assert acquire(tmp_path / "b", nobody_knows) is not None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there the kernel tells")
+def test_a_clock_that_is_put_right_does_not_make_owners_strangers() -> None:
+    since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert 0 < since_boot - myself().started < 3600 * 24
+    assert myself().started < since_boot, "not a time of day"
+
+
 @pytest.mark.parametrize(
     ("age", "job", "answer", "free"),
     [

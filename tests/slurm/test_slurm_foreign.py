@@ -125,7 +125,6 @@ def test_another_protocol_is_another_run(done) -> None:
     assert len(done.records()) == 8
 
 
-@pytest.mark.slow
 def test_an_analysis_reads_its_own_grid_only(bench) -> None:
     bench.write_grid(axes=ONE)
     assert bench.grid("workers=2") == 0

@@ -10,11 +10,12 @@ import time
 
 import psutil
 import pytest
+from slurm_bench import until
 
 from eval.record import read_record
 from slurm.launch import look
 from slurm.local import slots, visible_gpus
-from slurm.overview import Overview
+from slurm.overview import Overview, TaskView
 from slurm.plan import ROOT
 
 SMALL = {"taylor.seq_len": [16], "method": ["taylor", "blockwise"], "taylor.num_samples": [8, 16]}
@@ -103,6 +104,7 @@ def test_one_failed_run_is_one_row_and_retry_repeats_only_that(bench, capsys) ->
     ledger = len(bench.ledger())
     assert bench.grid("workers=2") == 1, "failed runs are not repeated by the grid command"
     assert len(bench.ledger()) == ledger
+    assert len(list(bench.out.rglob("problems.json"))) == 1
     assert "secateur retry" in capsys.readouterr().out
     bench.order()
     assert bench.call("retry", "workers=2") == 0
@@ -110,6 +112,7 @@ def test_one_failed_run_is_one_row_and_retry_repeats_only_that(bench, capsys) ->
     assert {line["id"] for line in fresh if line["what"] == "evaluate"} == {each.id for each in failed}
     assert view(bench).complete
     assert not list(bench.out.glob("*/failed.json"))
+    assert not list(bench.out.rglob("problems.json")), "the report of before is gone"
     capsys.readouterr()
     assert bench.call("logs", "m1-random") == 0
     assert capsys.readouterr().out.count("== 2") == 2, "the log holds every attempt"
@@ -166,7 +169,6 @@ def test_killed_at_any_moment_and_restarted_it_ends_the_same(bench, tmp_path) ->
     assert not leftovers(bench)
 
 
-@pytest.mark.slow
 def test_two_launchers_share_the_work(bench) -> None:
     bench.write_grid(axes=TINY)
     bench.order(seconds=0.2)
@@ -177,18 +179,18 @@ def test_two_launchers_share_the_work(bench) -> None:
     assert view(bench).complete
 
 
-@pytest.mark.slow
 def test_cancel_stops_the_launcher_and_keeps_what_is_done(bench, capsys) -> None:
     bench.write_grid(axes=TINY)
-    bench.order(seconds=0.1, slow={"run calibration=text_file eval=none model=local method=taylor": 60})
+    bench.order(hang=["run calibration=text_file eval=none model=local method=taylor"])
     process = start(bench, "workers=2")
-    deadline = time.monotonic() + 60
-    while not any(line["what"] == "evaluate" for line in bench.ledger()):
-        assert time.monotonic() < deadline
+
+    def hanging() -> list[TaskView]:
         assert process.poll() is None
-        time.sleep(0.1)
-    running = view(bench).of("running")
-    assert running
+        return [each for each in view(bench).of("running") if each.kind == "run" and "-taylor-" in each.id]
+
+    until(lambda: any(line["what"] == "evaluate" for line in bench.ledger()) and len(hanging()) == 2, 100)
+    running = hanging()
+    assert len(running) == 2
     assert all(each.host == os.uname().nodename and (each.age or 0) < 60 for each in running)
     assert bench.call("cancel") == 0
     assert process.wait(40) == 130
@@ -213,7 +215,6 @@ def test_places_are_gpus_or_shares_of_the_cpu(bench, monkeypatch) -> None:
     assert visible_gpus() == ["2", "5"]
 
 
-@pytest.mark.slow
 def test_each_process_sees_the_gpu_of_its_place(bench, monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,4")
     bench.write_grid(axes={"method": ["random"]})

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from eval.config import RunConfig
+from eval.identity import run_id
+from pruning.config import validate
 from pruning.importance import ESTIMATORS
-from slurm.grid import NEEDS, build, load_grid
+from pruning.levels import estimator_names, level_of
+from slurm.grid import build, load_grid
 from slurm.plan import ROOT, load_plan, save_plan
 from slurm.preflight import check
 
@@ -63,7 +67,20 @@ def test_needs_come_first_and_every_run_needs_the_capture_of_its_model_and_lengt
 
 
 def test_levels_of_estimators_are_those_of_the_gradient_pass() -> None:
-    assert {name: int(rule.level) for name, rule in ESTIMATORS.items()} == NEEDS
+    assert {name: int(rule.level) for name, rule in ESTIMATORS.items()} == {
+        name: int(level_of(name)) for name in estimator_names()
+    }
+
+
+def test_second_moments_are_a_pass_of_their_own(bench) -> None:
+    """A pass with weight gradients does not serve `obs` and `surgeon`, theirs does not serve `taylor`."""
+    bench.write_grid(axes={"method": ["taylor", "taylor_second", "obs", "secateur", "taylor_gate"]})
+    plan = build(load_grid(str(bench.grid_file)), bench.out)
+    models = len({task.label.split()[0] for task in plan.of("capture")})
+    assert len(plan.of("capture")) == 2 * models
+    served = {run.config["method"]["name"]: run.needs[0] for run in plan.of("run") if run.config}
+    assert served["obs"] == served["secateur"] != served["taylor"] == served["taylor_second"]
+    assert served["taylor"] == served["taylor_gate"]
 
 
 def test_a_pass_for_several_estimators_is_made_for_the_most_demanding(bench) -> None:
@@ -97,6 +114,21 @@ def test_other_content_is_another_run_and_another_capture(bench) -> None:
     }
     assert not changed
     assert [t.id for t in first.of("baseline")] == [t.id for t in second.of("baseline")]
+
+
+def test_files_are_digested_once_per_version(bench) -> None:
+    """The same size and time of last change: not read again. Another time: read again."""
+    config = validate(RunConfig, build(load_grid(str(bench.grid_file)), bench.out).of("run")[0].config)
+    first = run_id(config)
+    for path in (bench.folder / "m1" / "model.safetensors", bench.folder / "text.txt"):
+        stat, text = path.stat(), path.read_bytes()
+        path.write_bytes(text[::-1])
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert run_id(config) == first
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        assert run_id(config) != first
+        path.write_bytes(text)
+        assert run_id(config) == first
 
 
 def test_baselines_belong_to_the_evaluation(bench) -> None:

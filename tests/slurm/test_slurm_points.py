@@ -8,7 +8,7 @@ from pruning.compose import CONF_DIR, compose, register
 from pruning.config import validate
 from pruning.errors import ConfigError
 from slurm.arguments import encode, parse, write
-from slurm.config import GridConfig, Resources
+from slurm.config import GridConfig, Resources, seconds
 from slurm.grid import load_grid, load_slurm
 from slurm.points import Composer, expand, words
 
@@ -200,3 +200,21 @@ def test_resources_inherit_and_an_empty_text_takes_away() -> None:
 def test_a_time_that_yaml_has_read_as_a_number_is_refused() -> None:
     with pytest.raises(ConfigError, match="put the time limit in quotes"):
         validate(Resources, yaml.safe_load("time: 10:00:00"))
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("90", 5400), ("1:30", 90), ("01:00:30", 3630), ("2-3", 183600), ("1-00:10", 87000), ("1-0:0:5", 86405),
+        ("UNLIMITED", None), ("1:2:3:4", None),
+    ],
+)  # fmt: skip
+def test_time_limits_are_read_as_slurm_reads_them(time: str, expected: int | None) -> None:
+    assert seconds(time) == expected
+
+
+def test_a_time_limit_that_leaves_no_time_to_work_is_refused() -> None:
+    with pytest.raises(ConfigError, match="requeued as soon as they start"):
+        load_slurm("default", {"run.time": "2", "signal_before": 90})
+    for cure in ({"run.time": "3"}, {"signal_before": 0}, {"requeue": False}, {"signal_before": 60}):
+        assert load_slurm("default", {"run.time": "2", "signal_before": 90} | cure).name == "default"

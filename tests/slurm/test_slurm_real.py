@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from slurm_bench import hasten, limit, most_at_once, until, workers
 
 from pruning.files import canonical
 from slurm import queue
@@ -40,13 +41,6 @@ def start(*words: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "secateur", *words]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def until(condition: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.3)
 
 
 def plan_of(out: Path) -> Plan:
@@ -102,8 +96,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(folder: Path) -> dict[str, str]:
     """The grid done here, in peace."""
     out = folder / "peace"
+    began = time.monotonic()
     done = secateur("grid", "grid=tiny_sweep", f"out={out}", "workers=2", *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "peace.seconds").write_text(str(time.monotonic() - began))
     found = results(out)
     assert len(found) == 14
     return found
@@ -115,7 +111,7 @@ def slurm(cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[
         monkeypatch.setenv(key, value)
     yield
     subprocess.run(["scancel", "--me"], check=False, timeout=30)
-    until(lambda: not queue.jobs(), 60)
+    until(lambda: not queue.jobs(), 180)
 
 
 @pytest.mark.slurm
@@ -135,7 +131,9 @@ def test_on_slurm_all_records_are_there_captures_ran_once_the_analysis_last(
     assert all(len(tries) == 1 for tries in attempts.values())
     last = next(tries[0] for name, tries in attempts.items() if name.startswith("analysis"))
     others = [tries[0] for name, tries in attempts.items() if not name.startswith("analysis")]
-    assert {each.cuda for each in others} <= {"0", "1"}
+    assert {each.cuda for each in others} == {"0", "1"}
+    for gpu in ("0", "1"):
+        assert most_at_once([each for each in others if each.cuda == gpu]) <= 2, "one job per GPU, two nodes"
     assert all(each.ended is not None and each.ended <= last.started for each in others)
     assert len({each.job for each in others}) == 18
     again = secateur("grid", "grid=tiny_sweep", f"out={out}", *CLUSTER, *SMALL, "--wait")
@@ -148,46 +146,38 @@ def test_disturbed_on_slurm_it_ends_the_same_and_repeats_nothing(
     folder: Path, undisturbed: dict[str, str], slurm: None
 ) -> None:
     out = folder / "disturbed"
-    words = (
-        "grid",
-        "grid=tiny_sweep",
-        f"out={out}",
-        *CLUSTER,
-        *SMALL,
-        "slurm.run.time='2'",
-        "slurm.signal_before=60",
-    )
+    words = ("grid", "grid=tiny_sweep", f"out={out}", *CLUSTER, *SMALL)
     dry = json.loads(secateur(*words, "--dry-run", "--json").stdout)
     runs = [task["id"] for task in dry["tasks"] if task["kind"] == "run"]
     cancelled, killed, late, failing = runs[0], runs[4], runs[8], runs[10]
     (out / failing / "plan.json").mkdir(parents=True)  # no file can be put there: this run fails
     assert secateur(*words).returncode == 0
 
-    def seize(name: str) -> psutil.Process:
-        """Wait for the worker of a run, and stop it where it is."""
-        found: list[psutil.Process] = []
-        argv = list(plan_of(out).by_id()[name].argv)
+    held: dict[str, psutil.Process] = {}
 
-        def there() -> bool:
-            for process in psutil.process_iter(["cmdline"]):
-                words = process.info["cmdline"] or []
-                if words[-len(argv) :] == argv and "slurm.leash" not in words:
-                    found.append(process)
-            return bool(found)
+    def hold() -> bool:
+        """Stop the workers of three runs where they are, each as soon as it is there."""
+        for name in {cancelled, killed, late} - held.keys():
+            for process in workers(plan_of(out).by_id()[name])[:1]:
+                process.suspend()
+                held[name] = process
+        return len(held) == 3
 
-        until(there, 600)
-        found[0].suspend()
-        return found[0]
+    def job(name: str) -> str:
+        return str(next(each.job for each in view(out).tasks if each.id == name))
 
-    seize(cancelled)
-    job = next(each.job for each in view(out).tasks if each.id == cancelled)
-    subprocess.run(["scancel", str(job)], check=True, timeout=30)
-    seize(killed).send_signal(signal.SIGKILL)
-    seize(late)  # hangs until the time limit is near
-    until(
-        lambda: (s := read_state(plan_of(out), late)) is not None and s.attempts[0].outcome == "requeued", 300
-    )
+    def outcomes(name: str) -> list[str]:
+        state = read_state(plan_of(out), name)
+        return [attempt.outcome for attempt in state.attempts] if state is not None else []
+
+    until(hold, 600)
+    subprocess.run(["scancel", job(cancelled)], check=True, timeout=30)
+    held[killed].send_signal(signal.SIGKILL)
+    hasten(job(late))
+    until(lambda: outcomes(late)[0] == "requeued", 180)
+    limit(job(late), 10)
     until(lambda: not queue.jobs(), 900)
+    assert outcomes(late) == ["requeued", "done"]
     conditions = {each.id: each.condition for each in view(out).tasks}
     assert (conditions[cancelled], conditions[killed], conditions[late], conditions[failing]) == (
         "interrupted", "failed", "done", "failed",
@@ -211,11 +201,12 @@ def test_killed_ten_times_here_it_ends_the_same(folder: Path, undisturbed: dict[
     out = folder / "killed"
     words = ("grid", "grid=tiny_sweep", f"out={out}", "workers=2", *SMALL)
     chance = random.Random(1)
+    share = float((folder / "peace.seconds").read_text()) / 10  # so that it cannot end before the tenth kill
     kills = 0
     finished: dict[str, int] = {}
     while kills < 10:
         process = start(*words)
-        time.sleep(chance.uniform(1, 9))
+        time.sleep(chance.uniform(0.2, 1.0) * share)
         assert process.poll() is None, "it ended before it could be killed ten times"
         process.kill()
         process.wait(30)

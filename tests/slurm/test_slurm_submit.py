@@ -100,6 +100,20 @@ def test_every_condition_is_told_apart(bench) -> None:
     assert json.loads(json.dumps(view.as_json()))["gpu_hours"] == 0.1
 
 
+def test_a_stage_counts_from_the_second_in_which_the_attempt_began(bench) -> None:
+    plan = plan_for(bench)
+    task, began = plan.of("run")[0], now().replace(microsecond=900_000)
+    attempt = Attempt(started=began, host="h", pid=1)
+    write_state(plan, task.id, TaskState(state="running", attempts=(attempt,)))
+    folder = claim_folder(plan, task.id)
+    folder.mkdir(parents=True)
+    (folder / "1").write_text(myself().model_dump_json())
+    for before, stage in ((0, "plan"), (1, "starting")):
+        stamp = (began - timedelta(seconds=before)).isoformat(timespec="seconds")
+        write_json(bench.out / task.id / "stage.json", {"stage": "plan", "started": stamp})
+        assert next(each.stage for each in look(plan).tasks if each.id == task.id) == stage
+
+
 def test_a_capture_that_serves_too_few_counts_or_lost_its_cache_is_not_done(bench) -> None:
     plan = plan_for(bench)
     task = plan.of("capture")[0]
