@@ -15,7 +15,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("slurm.cli:retry", "run the failed runs of a grid again"),
     "cancel": ("slurm.cli:cancel", "cancel what a grid has queued or running"),
     "eval": ("eval.cli_eval:evaluate", "measure a checkpoint or a finished run again"),
+    "bench": ("eval.speed.cli:bench", "time prefill and decode of models, dense or pruned, and of settings"),
     "analyze": ("analysis.cli:analyze", "reports, JSON, tables and plots over many runs"),
+    "insight": (
+        "analysis.insight.cli:insight",
+        "a written report over any results folder, every figure traced to a file",
+    ),
     "show": ("analysis.cli:show", "one run on the terminal"),
     "compare": ("analysis.cli:compare", "what differs between two runs"),
     "models": ("pruning.cli:models", "model families and configs that exist"),
@@ -47,11 +52,11 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         width = max(map(len, COMMANDS))
         table = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
-        print(HELP.format(commands=table))  # noqa: T201  (this is the help text itself)
+        print(HELP.format(commands=table))
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        print(f"secateur: unknown command {name!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)  # noqa: T201
+        print(f"secateur: unknown command {name!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     return _guarded(name, rest)
 
@@ -65,10 +70,10 @@ def _guarded(name: str, arguments: list[str]) -> int:
         command: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
         return command(arguments)
     except SecateurError as error:
-        print(f"secateur {name}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"secateur {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"secateur {name}: interrupted; the same command continues where it was", file=sys.stderr)  # noqa: T201
+        print(f"secateur {name}: interrupted; the same command continues where it was", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,7 +81,7 @@ def _guarded(name: str, arguments: list[str]) -> int:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        print(f"secateur {name}: {error}. Free some space and run the same command again", file=sys.stderr)  # noqa: T201
+        print(f"secateur {name}: {error}. Free some space and run the same command again", file=sys.stderr)
         return 1
 
 

@@ -1,12 +1,11 @@
 """The commands `analyze`, `show` and `compare`: read the words, call, report errors as one message."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruning.errors import ConfigError, SecateurError
+from analysis.words import Words, parse, run
+from pruning.errors import ConfigError
 
 if TYPE_CHECKING:
     from analysis.runset import Runs
@@ -20,6 +19,8 @@ secateur analyze: reports from runs
   runs=DIR        a runs directory (every record.json and failed.json below it); may be given several times
   csv=FILE        a results table of another tool, or results.csv of this one; may be given several times
   mapping=FILE    which of the table's columns is which (YAML; docs/analysis.md); known tables need none
+  report=models   how fast models are, from `secateur bench` folders in runs=DIR, llama_bench=FILE (json, jsonl, csv)
+                  or csv=FILE with mapping=FILE; report=setting setting=KEY: what a setting changes (docs/speed.md)
   out=DIR         folder of the reports (default: reports)
   lang=en|zh      language of all texts and plot labels (default: en)
   style=study     the reference study's text report instead of everything
@@ -31,6 +32,8 @@ examples:
   secateur analyze runs=runs out=reports
   secateur analyze runs=grid_a runs=grid_b lang=zh out=reports_zh
   secateur analyze csv=llama.csv csv=qwen.csv csv=mistral.csv style=study
+  secateur analyze report=models runs=runs out=speed
+  secateur analyze report=setting setting=threads runs=runs out=threads
 """
 SHOW = """\
 secateur show: one run on the terminal
@@ -55,89 +58,27 @@ example:
 """
 
 
-@dataclass
-class Words:
-    """A command line taken apart: `key=value` (every value kept), flags, and the rest."""
-
-    values: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    flags: set[str] = field(default_factory=set[str])
-    rest: list[str] = field(default_factory=list[str])
-
-    def one(self, key: str, default: str, allowed: tuple[str, ...] = ()) -> str:
-        """The single value of a key.
-
-        Raises:
-            ConfigError: The key was given twice, or the value is not allowed.
-        """
-        given = self.values.get(key, [default])
-        if len(given) > 1:
-            raise ConfigError(f"{key} was given {len(given)} times: {', '.join(given)}. Give it once.")
-        if allowed and given[0] not in allowed:
-            raise ConfigError(f"{key}={given[0]}: is not one of {', '.join(allowed)}.")
-        return given[0]
-
-
-def parse(argv: list[str], keys: tuple[str, ...], flags: tuple[str, ...] = (), rest: int = 0) -> Words:
-    """Take a command line apart.
-
-    Raises:
-        ConfigError: An unknown key or flag, an empty value, or the wrong number of other words.
-    """
-    words = Words()
-    for word in argv:
-        key, sign, value = word.partition("=")
-        if word.startswith("--") and not sign:
-            if word not in flags:
-                raise ConfigError(
-                    f"{word}: unknown flag. Known: {', '.join(flags) or 'none'}; --help shows examples."
-                )
-            words.flags.add(word)
-        elif sign and key in keys:
-            if not value:
-                raise ConfigError(f"{key}= needs a value.")
-            words.values.setdefault(key, []).append(value)
-        elif sign and "/" not in key:
-            raise ConfigError(f"{word}: unknown key {key}. Known: {', '.join(keys)}; --help shows examples.")
-        else:
-            words.rest.append(word)
-    if len(words.rest) != rest:
-        wanted = f"{rest} run(s)" if rest else "only key=value words"
-        raise ConfigError(f"expected {wanted}, got {words.rest or 'none'}; --help shows examples.")
-    return words
-
-
 def analyze(argv: list[str]) -> int:
     """`secateur analyze`: returns the exit code."""
-    return _run(argv, ANALYZE, _analyze)
+    return run(argv, ANALYZE, _analyze)
 
 
 def show(argv: list[str]) -> int:
     """`secateur show`: returns the exit code."""
-    return _run(argv, SHOW, _show)
+    return run(argv, SHOW, _show)
 
 
 def compare(argv: list[str]) -> int:
     """`secateur compare`: returns the exit code."""
-    return _run(argv, COMPARE, _compare)
-
-
-def _run(argv: list[str], usage: str, work: Callable[[list[str]], None]) -> int:
-    """Call a command; a wrong command line ends with 2, anything else that is the user's to mend with 1."""
-    if not argv or any(word in ("-h", "--help", "help") for word in argv):
-        print(usage, end="")  # noqa: T201
-        return 0 if argv else 2
-    try:
-        work(argv)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except SecateurError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+    return run(argv, COMPARE, _compare)
 
 
 def _analyze(argv: list[str]) -> None:
+    if any(word.startswith("report=") for word in argv):
+        from analysis.speed.cli import KEYS, analyze_speed
+
+        analyze_speed(parse(argv, KEYS))
+        return
     keys = ("runs", "csv", "out", "lang", "style", "mapping", "protocol", "plots")
     words = parse(argv, keys, ("--allow-mixed",))
     out = Path(words.one("out", "reports"))
@@ -156,13 +97,13 @@ def _analyze(argv: list[str]) -> None:
         allow_mixed="--allow-mixed" in words.flags, protocol=protocol, plots=plots,
     )  # fmt: skip
     if style == "study":
-        print(paths[0].read_text(encoding="utf-8"), end="")  # noqa: T201
+        print(paths[0].read_text(encoding="utf-8"), end="")
     from analysis.notices import notices
 
     for line in notices(findings, lang):
-        print(line, file=sys.stderr)  # noqa: T201
+        print(line, file=sys.stderr)
     if style == "full":
-        print(f"{len(paths)} files; open {paths[0]}")  # noqa: T201
+        print(f"{len(paths)} files; open {paths[0]}")
 
 
 def _load(words: Words) -> "Runs":

@@ -1,6 +1,7 @@
 """How a value is printed: one rule per kind of column, the kinds from `columns.yaml`."""
 
 import math
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,8 +17,10 @@ ABSENT = "–"
 @cache
 def columns() -> dict[str, dict[str, str]]:
     """Column name -> kind, unit and meaning."""
-    text = (resources.files("analysis") / "columns.yaml").read_text(encoding="utf-8")
-    table: dict[str, dict[str, str]] = yaml.safe_load(text)
+    folder = resources.files("analysis")
+    table: dict[str, dict[str, str]] = {}
+    for place in (folder / "speed" / "columns.yaml", folder / "columns.yaml"):
+        table |= yaml.safe_load(place.read_text(encoding="utf-8"))
     for task in TASKS:
         table[f"acc_{task}"] = {"kind": "acc", "unit": "share", "meaning": f"accuracy on {task}"}
         table[f"se_{task}"] = {"kind": "se", "unit": "share", "meaning": f"standard error on {task}"}
@@ -30,6 +33,8 @@ def about(name: str) -> dict[str, str]:
     table = columns()
     if name in table:
         return table[name]
+    if name.startswith("set."):
+        return {"kind": "text", "unit": "", "meaning": f"setting {name.removeprefix('set.')}"}
     if name.startswith("acc · "):
         return {"kind": "acc", "unit": "share", "meaning": f"ACC on {name.removeprefix('acc · ')}"}
     if name.startswith("config."):
@@ -60,18 +65,34 @@ def show(name: str, value: Any) -> str:
 
 
 def _number(kind: str, number: float) -> str:
-    if kind == "p":
-        return "<.0001" if number < 1e-4 else f"{number:.4f}"
-    if kind == "bytes":
-        return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
-    if kind == "seconds":
-        return f"{number / 3600:.2f} h" if number >= 3600 else f"{number:.1f} s"
-    if kind == "params":
-        return f"{number / 1e9:.3f} B" if number >= 1e9 else f"{number / 1e6:.3f} M"
+    if kind in WRITTEN:
+        return WRITTEN[kind](number)
     if kind == "int" and not number.is_integer():
         return f"{number:g}"
     layout = {
         "int": "{:.0f}", "acc": "{:.4f}", "se": "{:.4f}", "diff": "{:+.4f}", "ppl": "{:.2f}", "share": "{:.1%}",
-        "r": "{:+.3f}", "number": "{:.4g}",
+        "r": "{:+.3f}", "number": "{:.4g}", "change": "{:+.2%}", "times": "{:.2f}×", "delta": "{:.1f}",
     }[kind]  # fmt: skip
     return layout.format(number + 0.0)
+
+
+def _bytes(x: float) -> str:
+    return (
+        f"{x / 2**30:.2f} GiB"
+        if x >= 2**30
+        else f"{x / 2**20:.0f} MiB"
+        if x >= 10 * 2**20
+        else f"{x / 2**20:.2g} MiB"
+    )
+
+
+WRITTEN: dict[str, Callable[[float], str]] = {
+    "p": lambda x: "<.0001" if x < 1e-4 else f"{x:.4f}",
+    "bytes": _bytes,
+    "seconds": lambda x: f"{x / 3600:.2f} h" if x >= 3600 else f"{x:.1f} s",
+    "seconds_ms": lambda x: f"{1000 * x:.3g} ms" if x < 1 else f"{x:.2f} s",
+    "params": lambda x: f"{x / 1e9:.3f} B" if x >= 1e9 else f"{x / 1e6:.3f} M",
+    "rate": lambda x: f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}",
+    "cv": lambda x: "<0.01%" if 0 < x < 5e-5 else f"{x:.2%}",
+}
+"""Kinds whose layout depends on the number."""

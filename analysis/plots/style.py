@@ -30,7 +30,7 @@ CJK = re.compile(
 FILES = re.compile(
     r"cjk|notosanssc|wqy|pingfang|simhei|simsun|msyh|fallback|sourcehan|sarasa|lxgw|heiti|songti", re.I
 )
-DPI = 120
+DPI = 110
 CROWD = 3000
 """Above this many points a scatter is drawn as pixels inside the SVG."""
 
@@ -97,7 +97,7 @@ def render(job: Job, texts: Texts) -> Plot | None:
                 artist.set_in_layout(False)
         svg, png = io.BytesIO(), io.BytesIO()
         # the canvases' own writers draw once; Figure.savefig draws every time a second, invisible time
-        FigureCanvasAgg(figure).print_png(png, pil_kwargs={"compress_level": 3})
+        FigureCanvasAgg(figure).print_png(png, pil_kwargs={"compress_level": 1})
         figure.set_layout_engine("none")  # the layout of the first drawing serves the second
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": "secateur"})
     return Plot(job.name, svg.getvalue(), png.getvalue())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.cli import parse
+from analysis.words import parse
 from pruning.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

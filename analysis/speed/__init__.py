@@ -1,0 +1,1 @@
+"""Findings about speed: measurements in, fits, paired differences and reports out. No torch."""

@@ -1,0 +1,153 @@
+"""From measurements to a report: Markdown, HTML, JSON, CSV, plots and the database, through the shared report code."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.document import Document
+from analysis.export import write_csv, write_tables
+from analysis.formats import about
+from analysis.machine import plain
+from analysis.markdown import to_markdown
+from analysis.page import to_html
+from analysis.parallel import fork_map
+from analysis.plots.style import Job, Plot, cjk_font, render
+from analysis.speed.curves import labels
+from analysis.speed.measurements import SETTING, Speeds
+from analysis.speed.store import DATABASE, sql, write_store
+from analysis.speed.story import summary, tell_models
+from analysis.speed.story_setting import tell_setting
+from analysis.speed.summaries import differences_frame
+from analysis.speed.words import SpeedTexts
+from pruning.errors import DataError
+from pruning.files import write_atomic, write_json
+
+FINDINGS = "speed_findings.json"
+MOST = 1000
+SEVERAL = 8
+
+
+def write_models_report(
+    speeds: Speeds, out: Path, lang: str = "en", *, plots: bool = True, today: str | None = None
+) -> list[Path]:
+    """Write the report "models"; returns the paths, the page first.
+
+    Raises:
+        DataError: There is no measurement.
+    """
+    _some(speeds)
+    from analysis.speed.plots import jobs
+
+    texts = SpeedTexts(lang)
+    speeds = replace(speeds, cells=speeds.cells.assign(subject=labels(speeds.cells, speeds.varied())))
+    document, curves = tell_models(speeds, texts, today)
+    drawn = _draw(jobs(speeds, curves), texts) if plots else {}
+    table = summary(speeds)
+    extra = {"report": "models", "setting": None}
+    return _write(speeds, document, drawn, out, texts, extra, {"summary": table})
+
+
+def write_setting_report(
+    speeds: Speeds, setting: str, out: Path, lang: str = "en", *, plots: bool = True, today: str | None = None
+) -> list[Path]:
+    """Write the report "setting"; returns the paths, the page first.
+
+    Raises:
+        DataError: There is no measurement.
+    """
+    _some(speeds)
+    from analysis.speed.plots_setting import jobs
+
+    texts = SpeedTexts(lang)
+    document, found, table = tell_setting(speeds, setting, texts, today)
+    drawn = _draw(jobs(speeds, setting, found), texts) if plots else {}
+    extra = {"report": "setting", "setting": setting}
+    return _write(
+        speeds, document, drawn, out, texts, extra, {"summary": table, "difference": differences_frame(found)}
+    )
+
+
+def _some(speeds: Speeds) -> None:
+    if speeds.cells.empty:
+        raise DataError("there is no timed pass in these folders; `secateur bench` makes them")
+
+
+def _draw(listed: list[Job], texts: SpeedTexts) -> dict[str, Plot]:
+    words = SpeedTexts("en") if texts.lang == "zh" and cjk_font() is None else texts
+    drawn = fork_map(lambda place: render(listed[place], words), len(listed), SEVERAL)
+    return {plot.name: plot for plot in drawn if plot is not None}
+
+
+def _write(
+    speeds: Speeds, document: Document, drawn: dict[str, Plot], out: Path, texts: SpeedTexts, extra: dict[str, Any],
+    tables: dict[str, pd.DataFrame],
+) -> list[Path]:  # fmt: skip
+    paths = [out / "report.html", out / "report.md"]
+    _bytes(paths[0], to_html(document, drawn, texts).encode())
+    _bytes(paths[1], to_markdown(document, set(drawn), texts).encode())
+    value = findings_json(document, extra)
+    _check(value)
+    write_json(out / FINDINGS, value)
+    write_store(out / DATABASE, speeds)
+    write_csv(out / "raw.csv", raw_table(speeds))
+    for name, frame in tables.items():
+        write_csv(out / f"{name}.csv", frame)
+    paths += [out / name for name in (FINDINGS, DATABASE, "raw.csv", *(f"{name}.csv" for name in tables))]
+    for plot in drawn.values():
+        for suffix, data in (("svg", plot.svg), ("png", plot.png)):
+            _bytes(out / "plots" / f"{plot.name}.{suffix}", data)
+            paths.append(out / "plots" / f"{plot.name}.{suffix}")
+    whole = [replace(table, frame=table.frame.drop(columns=[c for c in _SPOKEN if c in table.frame])) for table in
+             document.tables()]  # fmt: skip
+    return paths + write_tables(out / "tables", whole)
+
+
+_SPOKEN = ("change_text",)
+"""Columns that repeat others in words: not in the CSV."""
+
+
+def raw_table(speeds: Speeds) -> pd.DataFrame:
+    """One row per timed pass with its cell and every setting; cells of which only averages are known have one row."""
+    cells = speeds.cells.drop(columns=["raw"]).rename(columns=lambda name: str(name).removeprefix(SETTING))
+    cells = cells.rename(columns={"seconds": "median_seconds", "tokens_per_s": "median_tokens_per_s"})
+    return cells.merge(speeds.samples.set_index("cell"), left_index=True, right_index=True, how="left")
+
+
+def findings_json(document: Document, extra: dict[str, Any]) -> dict[str, Any]:
+    """Every table of the document, with the unit and meaning of each column."""
+    return {
+        "schema_version": 1,
+        "lang": document.lang,
+        **extra,
+        "tables": [
+            {
+                "name": table.name,
+                "title": table.title,
+                "columns": [
+                    {"name": str(n), "unit": about(str(n))["unit"], "meaning": about(str(n))["meaning"]}
+                    for n in table.frame.columns
+                ],
+                "rows": [
+                    [sql(value, whole=False) for value in plain(list(row))]
+                    for row in table.frame.head(MOST).itertuples(index=False, name=None)
+                ],
+            }
+            for table in document.tables()
+        ],
+    }
+
+
+def _check(value: Any) -> None:
+    """Assert that what we write is what we promise."""
+    from analysis.machine import check
+
+    check("speed_findings", value)
+
+
+def _bytes(path: Path, data: bytes) -> None:
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomic(path, fill)
