@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25'
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[model,slurm,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[model,slurm,insight,bench,dev]'
 	touch $@
 
 demo: $(READY)  ## prune and measure the three shipped models, then write a report (minutes on a laptop)
@@ -48,7 +48,18 @@ format: $(READY)  ## format the code
 bench: $(READY)  ## measure both sides of every speed claim in one go, and print the ratios
 	$(BIN)/python -m pruning.bench_capture
 	$(BIN)/python -m eval.bench_harness
+	$(BIN)/python -m eval.speed.bench_pruned
+	$(BIN)/python -m eval.speed.bench_loops
 	$(BIN)/python -m slurm.bench_grid eval.limit=5 eval.ppl.max_tokens=1000
+	$(BIN)/python -m pruning.bench_refit
+ifdef SECATEUR_SHARED
+	for model in stories260K babyllama-tok105-940K; do \
+	  $(BIN)/python -m eval.bench_methods model=$(SECATEUR_SHARED)/assets/models/$$model \
+	    train=$(SECATEUR_SHARED)/assets/text/tinystories/train.parquet \
+	    text=$(SECATEUR_SHARED)/assets/text/tinystories/validation.parquet || exit 1; done
+else
+	@echo "not run: the methods beside Torch-Pruning on real models; set SECATEUR_SHARED=FOLDER (assets/models, assets/text)"
+endif
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .

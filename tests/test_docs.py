@@ -60,8 +60,24 @@ def test_the_readme_from_top_to_bottom(root: Path, tmp_path: Path) -> None:
     assert list(tmp_path.glob("runs/MODEL_DIR-*/record.json"))
 
 
+@pytest.mark.slow
+def test_the_commands_of_the_methods_page(root: Path, tmp_path: Path) -> None:
+    for line in commands(root / "docs/methods.md"):
+        done = secateur(tmp_path, *shlex.split(line)[1:])
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/grids.md", "docs/evaluation.md", "docs/analysis.md", "docs/world.md"]
+    "name",
+    [
+        "README.md",
+        "docs/grids.md",
+        "docs/evaluation.md",
+        "docs/analysis.md",
+        "docs/world.md",
+        "docs/speed.md",
+        "docs/methods.md",
+    ],
 )
 def test_far_commands_are_well_formed(
     name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ import yaml
 
 import secateur
 from eval.config import METRIC, TASKS, RunConfig
+from eval.speed.config import SpeedConfig
 from pruning.compose import CONF_DIR, compose, describe, options, register
 from pruning.config import config_digest, estimator_names, identity, validate
 from pruning.importance import ESTIMATORS
@@ -42,10 +43,19 @@ def test_every_config_composes_and_validates(group: str) -> None:
         assert describe(group, name), f"conf/{group}/{name}.yaml says nothing about itself"
 
 
+def test_every_speed_benchmark_composes_and_validates() -> None:
+    register(SpeedConfig)
+    for name in options("bench"):
+        config = validate(SpeedConfig, compose("bench", [f"bench={name}"]))
+        assert config.bench.name == name
+        assert config.budget.ratio == 0.0
+        assert describe("bench", name), f"conf/bench/{name}.yaml says nothing about itself"
+
+
 def test_every_yaml_of_conf_is_read_by_something() -> None:
-    known = {"run.yaml"} | {
+    known = {"run.yaml", "bench.yaml"} | {
         f"{g}/{n}.yaml"
-        for g in ("model", "calibration", "method", "eval", "experiment", "grid", "slurm")
+        for g in ("model", "calibration", "method", "eval", "experiment", "grid", "slurm", "bench", "insight")
         for n in options(g)
     }
     found = {str(p.relative_to(CONF_DIR)) for p in CONF_DIR.rglob("*.yaml")}
