@@ -8,7 +8,6 @@ a folder with `assets/tasks`; otherwise the shipped test bench.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from eval.prefix import PrefixReuse
 from eval.quiet import quiet
 from eval.tokens import encode_pairs
 from eval.trie import MergeRule, Trees, build_trees
+from pruning.memory import Meter
 
 BATCH_SIZES = (4, 8)
 PARTS = ("speed", "memory", "prefix", "overhead")
@@ -143,9 +143,9 @@ def peak_of(which: str, fraction: float) -> float:
     pairs = encode_pairs(lm, texts["boolq"] + texts["hellaswag"])
     requests = fold(pairs, shape.vocabulary)
     model(torch.zeros((1, 8), dtype=torch.long))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    meter = Meter(torch.device("cpu"))
     score(lm, requests)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return meter.peak().growth() / 1e6
 
 
 def prefix(texts: dict[str, Any], tokenizer: Any) -> None:

@@ -7,12 +7,10 @@ in runs of its own, where the C library returns freed blocks at once, so that th
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +24,7 @@ from pruning.capture.passes import run_capture
 from pruning.capture.views import Level
 from pruning.config import CaptureConfig, TaylorConfig
 from pruning.importance import ESTIMATORS
+from pruning.memory import Meter
 from pruning.models.adapter import adapter_for, linear
 from pruning.models.layout import read_layout
 from pruning.models.loading import LoadedModel
@@ -91,22 +90,19 @@ def measure_side(side: str, shape: str, device: str, count: int, length: int) ->
         else:
             captured(loaded, samples, Level.GATE if side == "taylor_gate" else Level.GRADIENTS)
 
-    if device == "cpu":
-        start_memory = _reset_peak()
-        work(BATCH)
-    else:
-        work(BATCH)
+    meter = Meter(loaded.device)
+    work(BATCH)
+    if device != "cpu":  # the warm-up's own memory is not the pass's
         loaded.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        start_memory = torch.cuda.memory_allocated()
+        meter = Meter(loaded.device)
         torch.cuda.synchronize()
-    cpu, wall = _cpu_seconds(), time.perf_counter()
+    cpu, wall = time.process_time(), time.perf_counter()
     work(count)
     if device != "cpu":
         torch.cuda.synchronize()
-    wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
-    peak = torch.cuda.max_memory_allocated() if device != "cpu" else _peak()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = meter.peak()
     model_bytes = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     projections = [
         linear(x, p) for x in loaded.adapter.decoder_layers(loaded.model) for p in loaded.adapter.projections
@@ -114,7 +110,7 @@ def measure_side(side: str, shape: str, device: str, count: int, length: int) ->
     prunable = sum(m.weight.numel() for m in projections if isinstance(m, nn.Linear))
     return {
         "side": side, "seconds": wall if device != "cpu" else cpu, "wall": wall,
-        "above": peak - start_memory, "peak": peak,
+        "above": peak.growth(), "peak": peak.where()[1],
         "model_bytes": model_bytes, "parameters": loaded.layout.total_parameters, "prunable_float32": 4 * prunable,
     }  # fmt: skip
 
@@ -190,28 +186,6 @@ def _print(
             f"{above / first['prunable_float32']:.2f}",
         )
     Console(width=140).print(table)
-
-
-def _cpu_seconds() -> float:
-    use = resource.getrusage(resource.RUSAGE_SELF)
-    return use.ru_utime + use.ru_stime
-
-
-def _reset_peak() -> int:
-    """Let the kernel forget this process's peak; returns resident bytes now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> int:
-    return _status("VmHWM")
-
-
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 if __name__ == "__main__":

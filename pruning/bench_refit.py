@@ -8,7 +8,6 @@ Shapes: D = 4096 hidden, F features at the input of an output projection (4096 a
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pruning import least_squares
 from pruning.compensation.walk import activations, advance, start
 from pruning.config_method import CompensationConfig
+from pruning.memory import Meter
 from pruning.models.adapter import Structure, adapter_for
 
 HIDDEN, CHANNELS, HEADS, KV_HEADS, LAYERS = 4096, 14336, 32, 8, 32
@@ -115,12 +115,11 @@ def greedy_step(kind: str, structure: Structure, width: int) -> Found:
 
 def measured(work: Callable[[], Any], given: int) -> Found:
     """CPU seconds, wall seconds and peak bytes of a step; `given` bytes were there before and belong to it."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _status("VmRSS")
-    wall, cpu = time.perf_counter(), _cpu_seconds()
+    meter = Meter(torch.device("cpu"))
+    wall, cpu = time.perf_counter(), time.process_time()
     work()
-    cpu, wall = _cpu_seconds() - cpu, time.perf_counter() - wall
-    return {"cpu": cpu, "wall": wall, "bytes": float(_status("VmHWM") - before + given)}
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"cpu": cpu, "wall": wall, "bytes": float(meter.peak().growth() + given)}
 
 
 def run_step(name: str, tokens: int) -> Found:
@@ -193,18 +192,6 @@ def main(argv: list[str]) -> int:
         console.print(far)
     if "seconds" in options:
         Path(options["seconds"]).write_text(json.dumps(found, indent=1), encoding="utf-8")
-    return 0
-
-
-def _cpu_seconds() -> float:
-    use = resource.getrusage(resource.RUSAGE_SELF)
-    return use.ru_utime + use.ru_stime
-
-
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) * 1024
     return 0
 
 

@@ -6,8 +6,8 @@ import psutil
 import torch
 
 from eval.speed.config import BenchConfig
-from eval.speed.memory import Meter
 from eval.speed.models import Ready
+from pruning.memory import Meter
 
 GIB = 2**30
 MEMORY_ERRORS = (torch.OutOfMemoryError, MemoryError)
@@ -34,15 +34,8 @@ def largest_batch(ready: Ready, bench: BenchConfig, passes: Callable[[int], None
         except MEMORY_ERRORS:
             _release()
             break
-        peak = meter.peak()
         batch, size = size, size * 2
-        before, after = (
-            (peak.device_before, peak.device_peak)
-            if peak.device_peak is not None
-            else (peak.host_before, peak.host_peak)
-        )
-        taken = (after or 0) - (before or 0)
-        if 2 * taken > allowed:
+        if 2 * meter.peak().growth() > allowed:
             break
     return max(batch, 1), "limit" if size > bench.fit_limit else "memory"
 

@@ -38,9 +38,9 @@ def probe(config: SpeedConfig) -> dict[str, Any]:
 def _child(path: Path) -> dict[str, Any]:
     import torch
 
-    from eval.speed.memory import host_peak, reset_host_peak, resident
     from eval.speed.models import make
     from eval.speed.timing import prompt, synchronise
+    from pruning.memory import host_peak, reset_host_peak, resident
     from pruning.models.loading import outline
 
     config = SpeedConfig.model_validate_json(path.read_text(encoding="utf-8"))

@@ -26,13 +26,13 @@ from eval.speed.journal import (
     write_sweep,
 )
 from eval.speed.load_probe import probe
-from eval.speed.memory import Meter
 from eval.speed.models import Models, Ready
 from eval.speed.order import Cell, Visit, schedule
 from eval.speed.roof import measure_roof
 from eval.speed.timing import Timed, make_cache, prompt, timed_pass
 from pruning.errors import StorageError
 from pruning.files import clear_leftovers
+from pruning.memory import Meter
 from pruning.progress import Bar
 from pruning.provenance import now
 

@@ -12,9 +12,9 @@ from eval.speed.bench_loops import ratios
 from eval.speed.bounds import decode_bytes, decode_flops, kv_bytes, prefill_flops
 from eval.speed.config import BenchConfig
 from eval.speed.fit import largest_batch
-from eval.speed.memory import Meter
 from eval.speed.models import Ready, facts_of
 from eval.speed.timing import make_cache, prompt, timed_pass
+from pruning.memory import Meter
 from pruning.models.adapter import adapter_for
 from pruning.models.layout import read_layout
 from pruning.models.loading import LoadedModel

@@ -18,6 +18,17 @@ class Peak:
     device_before: int | None
     device_peak: int | None
 
+    def where(self) -> tuple[int | None, int | None]:
+        """Before and peak where the model is: the device's if there is one, else the host's."""
+        if self.device_before is not None:
+            return self.device_before, self.device_peak
+        return self.host_before, self.host_peak
+
+    def growth(self) -> int:
+        """Bytes above those before the pass; 0 where it cannot be known."""
+        before, peak = self.where()
+        return 0 if before is None or peak is None else peak - before
+
 
 class Meter:
     """Starts at its creation; `peak()` reads."""
