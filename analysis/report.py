@@ -1,6 +1,7 @@
 """From runs to reports: the one function that the command line, the demo and a grid's last job call."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -106,6 +107,29 @@ def _write_study(findings: Findings, out: Path, lang: str) -> list[Path]:
 
 
 def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today: str | None) -> list[Path]:
+    from analysis.markdown import to_markdown
+    from analysis.page import to_html
+    from analysis.plots.album import drawing
+    from analysis.plots.style import Plot
+    from analysis.story import tell
+
+    document: Document = tell(findings.runs, findings.models, findings.cross, findings.factors, texts, today)
+    with drawing(findings, texts) if plots else nullcontext(dict[str, Plot]) as collect:
+        tables = _write_data(findings, document, out)  # while others draw
+        drawn = collect()
+    paths = [out / "report.html", out / "report.md"]
+    _write_text(paths[0], to_html(document, drawn, texts))
+    _write_text(paths[1], to_markdown(document, set(drawn), texts))
+    for plot in drawn.values():
+        for suffix, data in (("svg", plot.svg), ("png", plot.png)):
+            path = out / "plots" / f"{plot.name}.{suffix}"
+            write_atomic(path, _bytes(data))
+            paths.append(path)
+    return paths + tables
+
+
+def _write_data(findings: Findings, document: Document, out: Path) -> list[Path]:
+    """Everything of the report that machines read."""
     from analysis.export import (
         results_table,
         write_csv,
@@ -114,18 +138,9 @@ def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today:
         write_sqlite,
         write_tables,
     )
-    from analysis.markdown import to_markdown
-    from analysis.page import to_html
-    from analysis.plots.album import draw_all
-    from analysis.story import tell
 
-    document: Document = tell(findings.runs, findings.models, findings.cross, findings.factors, texts, today)
-    drawn = draw_all(findings, texts) if plots else {}
     results = results_table(findings.runs)
-    paths = [out / "report.html", out / "report.md"]
-    _write_text(paths[0], to_html(document, drawn, texts))
-    _write_text(paths[1], to_markdown(document, set(drawn), texts))
-    paths.append(_write_comparison(findings, out))
+    paths = [_write_comparison(findings, out)]
     value = findings_json(findings.runs, document, findings.factors)
     check("findings", value)
     write_json(out / "findings.json", value)
@@ -136,11 +151,6 @@ def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today:
         write_layers(out / "layers.parquet", findings.runs)
         paths.append(out / "layers.parquet")
     paths += [out / name for name in ("findings.json", "results.parquet", "results.sqlite", "results.csv")]
-    for plot in drawn.values():
-        for suffix, data in (("svg", plot.svg), ("png", plot.png)):
-            path = out / "plots" / f"{plot.name}.{suffix}"
-            write_atomic(path, _bytes(data))
-            paths.append(path)
     return paths + write_tables(out / "tables", document.tables())
 
 

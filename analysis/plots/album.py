@@ -1,9 +1,11 @@
 """Every plot of a report: which there are, and drawing them."""
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from analysis.parallel import fork_map
+from analysis.parallel import forked
 from analysis.plots import cross, grid, layers, runs, scatter
 from analysis.plots.style import Job, Plot, cjk_font, render
 from analysis.story_model import slug
@@ -41,9 +43,10 @@ def plot_texts(texts: Texts) -> Texts:
     return Texts("en") if texts.lang == "zh" and cjk_font() is None else texts
 
 
-def draw_all(findings: "Findings", texts: Texts) -> dict[str, Plot]:
-    """Draw every plot that has something to show."""
+@contextmanager
+def drawing(findings: "Findings", texts: Texts) -> Generator[Callable[[], dict[str, Plot]]]:
+    """Draw every plot that has something to show, in processes beside this one; what is given waits for them."""
     words = plot_texts(texts)
     listed = jobs(findings)
-    drawn = fork_map(lambda place: render(listed[place], words), len(listed), SEVERAL)
-    return {plot.name: plot for plot in drawn if plot is not None}
+    with forked(lambda place: render(listed[place], words), len(listed), SEVERAL) as collect:
+        yield lambda: {plot.name: plot for plot in collect() if plot is not None}
