@@ -4,13 +4,19 @@ The head is the part that evaluation applies only where a token is scored, in ch
 so that [T, V] logits never exist whole. T tokens, R rows (scored positions), D hidden, V vocabulary.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+log = logging.getLogger(__name__)
+
+TOKENWISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
+"""Parts of the last layer that treat every token alone, and whose output for a token only that token's logits need."""
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -27,12 +33,14 @@ class Backbone:
         head: [.., D] -> [.., V].
         scale: Factor on the logits (Cohere `logit_scale`, Granite 1 / `logits_scaling`).
         softcap: c of logits <- c tanh(logits / c) (Gemma 2).
+        tokenwise: Modules of the last layer that need to run only where a token is scored.
     """
 
     decoder: nn.Module
     head: nn.Module
     scale: float = 1.0
     softcap: float | None = None
+    tokenwise: tuple[nn.Module, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -47,6 +55,14 @@ class Backbone:
     def hidden(self, **inputs: Any) -> torch.Tensor:
         """Hidden states [B, T, D] after the final norm, computed without any KV cache."""
         return self.decoder(use_cache=False, **inputs).last_hidden_state
+
+    @contextmanager
+    def only(self, rows: torch.Tensor) -> Generator[None]:
+        """Compute hidden states that are right at the positions `rows` [R] of one sequence, and there only."""
+        with ExitStack() as hooks:
+            for module in self.tokenwise:
+                hooks.enter_context(_at_rows(module, rows))
+            yield
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Float32 logits [R, V] of hidden states [R, D]."""
@@ -69,6 +85,29 @@ class Backbone:
             yield slice(start, min(start + step, rows))
 
 
+@contextmanager
+def _at_rows(module: nn.Module, rows: torch.Tensor) -> Generator[None]:
+    """Let a module see positions `rows` of its input [1, T, D]; its output is zero elsewhere."""
+    tokens = 0
+
+    def narrow(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        nonlocal tokens
+        tokens = inputs[0].shape[1]
+        return (inputs[0][:, rows.to(inputs[0].device)], *inputs[1:])
+
+    def widen(_: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        whole = output.new_zeros(1, tokens, *output.shape[2:])
+        whole[:, rows.to(output.device)] = output
+        return whole
+
+    handles = (module.register_forward_pre_hook(narrow), module.register_forward_hook(widen))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def take_apart(model: Any) -> Backbone:
     """Find decoder and head, and prove on a short input that together they are the model.
 
@@ -86,7 +125,33 @@ def take_apart(model: Any) -> Backbone:
     softcap = getattr(config, "final_logit_softcapping", None)
     backbone = Backbone(decoder, head, scale, None if softcap is None else float(softcap))
     _check(model, backbone, int(config.vocab_size))
-    return backbone
+    return _checked_rows(replace(backbone, tokenwise=_tokenwise(decoder)), int(config.vocab_size))
+
+
+def _tokenwise(decoder: nn.Module) -> tuple[nn.Module, ...]:
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
+        return ()
+    parts = dict(layers[-1].named_modules())
+    found = [parts[name] for name in TOKENWISE if name in parts]
+    return tuple(part for part in found if next(part.parameters(), None) is not None)
+
+
+@torch.inference_mode()
+def _checked_rows(backbone: Backbone, vocabulary: int) -> Backbone:
+    """The backbone with its token-wise modules if leaving out positions changes nothing, else without."""
+    ids = (torch.arange(1, 9, device=backbone.device) * 7919 % vocabulary)[None]
+    rows = torch.tensor([1, 4, 7], device=backbone.device)
+    plain = replace(backbone, tokenwise=())
+    whole = plain.hidden(input_ids=ids)[0, rows].float()
+    try:
+        with backbone.only(rows):
+            part = backbone.hidden(input_ids=ids)[0, rows].float()
+    except (RuntimeError, TypeError, AttributeError, IndexError) as error:
+        log.info("the last layer runs at every position: %s", error)
+        return plain
+    worst, limit = difference(part, whole, half=backbone.half)
+    return backbone if worst <= limit else plain
 
 
 @torch.inference_mode()

@@ -138,9 +138,10 @@ class TreeScorer:
 
     def _score(self, pack: Pack, hidden: Hidden | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and hit of each entry [E], on the device."""
-        states = self.hidden(pack) if hidden is None else hidden(pack)
-        rows = states[torch.from_numpy(pack.rows).to(states.device)]
-        return self._entries(rows, pack)
+        at = torch.from_numpy(pack.rows)
+        with self.backbone.only(at):
+            states = self.hidden(pack) if hidden is None else hidden(pack)
+        return self._entries(states[at.to(states.device)], pack)
 
     def hidden(self, pack: Pack, **inputs: Any) -> torch.Tensor:
         """Hidden states [T, D] of a pack after the final norm."""
