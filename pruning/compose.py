@@ -112,7 +112,7 @@ def _message(error: Exception) -> str:
     ]
     text = "\n".join(lines).replace(":\n\t", ": ").replace("\n\t", ", ")  # the options of a group on one line
     if "To append to your config use" in text:
-        text = text.split("To append")[0].strip()
+        text = text.split("To append")[0].strip().rstrip(".")
         key = text.split("'")[1] if "'" in text else ""
         nearest = get_close_matches(key, _keys(ConfigStore.instance().load("schema.yaml").node), 3, 0.6)
         text += f"; did you mean {' or '.join(nearest)}?" if nearest else ""
@@ -121,11 +121,11 @@ def _message(error: Exception) -> str:
 
 
 def _keys(node: DictConfig, prefix: str = "") -> list[str]:
-    """Dotted names of all values below a node."""
+    """Dotted names of everything below a node."""
     found: list[str] = []
     for name in node:
         missing = OmegaConf.is_missing(node, str(name))
         value = None if missing else node[name]
         path = f"{prefix}{name}"
-        found += _keys(value, f"{path}.") if isinstance(value, DictConfig) else [path]
+        found += [path, *(_keys(value, f"{path}.") if isinstance(value, DictConfig) else [])]
     return found

@@ -172,3 +172,18 @@ def cut_short(path: Path, share: float = 0.7) -> None:
     """Keep only the first part of a file."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
+
+
+def refused(here: Place, *overrides: str, says: tuple[str, ...], command: str = "run") -> str:
+    """Run, and check how it is refused: exit code, one message with these words, nothing half-written."""
+    argv = here.arguments(*overrides) if command == "run" else list(overrides)
+    outcome = call(command, *argv)
+    message = outcome.err[outcome.err.index(f"secateur {command}: ") :]
+    assert outcome.code == 1
+    for word in says:
+        assert word in message, message
+    assert "Traceback" not in outcome.err
+    assert len(message.splitlines()) <= 20
+    assert leftovers(here.out) == []
+    assert list(here.out.glob("*/record.json")) == []
+    return message

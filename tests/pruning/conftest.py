@@ -1,7 +1,9 @@
 """Tiny random models of every family, and captures of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -25,6 +27,9 @@ from pruning.importance import ESTIMATORS
 from pruning.models.adapter import adapter_for
 from pruning.models.layout import read_layout
 from pruning.models.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from tests.pruning.commands import Place
 
 BASE: dict[str, Any] = {
     "vocab_size": 61,
@@ -96,3 +101,17 @@ def capture_of(
 def variant(request: pytest.FixtureRequest) -> str:
     """Each variant of each family in turn."""
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> "Place":
+    """A model and texts, made once for a file of tests; some files make one of another kind."""
+    from tests.pruning.commands import place
+
+    return place(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture
+def here(shared: "Place", tmp_path: Path) -> "Place":
+    """The same model and texts, with an empty folder for runs."""
+    return replace(shared, folder=tmp_path)

@@ -20,24 +20,11 @@ from tests.pruning.commands import (
     documents,
     leftovers,
     only_record,
-    place,
     records,
     save_model,
     write_jsonl,
 )
 from tests.pruning.conftest import build, capture_of, text
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A model and texts, made once."""
-    return place(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture
-def here(shared: Place, tmp_path: Path) -> Place:
-    """The same model and texts, with an empty folder for runs."""
-    return replace(shared, folder=tmp_path)
 
 
 def capture(here: Place, *overrides: str) -> str:

@@ -36,12 +36,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place(tmp_path_factory.mktemp("kill"), vocab_size=50_000, text_documents=300)
 
 
-@pytest.fixture
-def here(shared: Place, tmp_path: Path) -> Place:
-    """The same model and texts, with an empty folder for runs."""
-    return replace(shared, folder=tmp_path)
-
-
 def long_run(here: Place) -> list[str]:
     """A run that can be hit in every stage."""
     held_out = write_jsonl(here.folder / "long.jsonl", documents(1000, seed=99))

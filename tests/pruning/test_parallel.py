@@ -23,12 +23,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place(tmp_path_factory.mktemp("parallel"), "llama-mha-bias")
 
 
-@pytest.fixture
-def here(shared: Place, tmp_path: Path) -> Place:
-    """The same model and texts, with an empty folder for runs."""
-    return replace(shared, folder=tmp_path)
-
-
 def port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
