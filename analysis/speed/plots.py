@@ -50,16 +50,22 @@ def throughput(cells: pd.DataFrame, curves: list[Curve], texts: Texts) -> Figure
             for curve in curves:
                 if curve.subject == name and curve.axis == axis:
                     _draw(panel, curve, color)
+        scales(panel, log)
         panel.set_xlabel(texts(f"plot.{axis}"))
         if log:
-            plain_log(panel, "y")
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        else:
-            panel.set_ylim(bottom=0)
-        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes[0, 0].set_ylabel(texts("plot.speed"))
     legend(figure, axes[0, 0])
     return figure
+
+
+def scales(panel: Axes, log: bool) -> None:
+    """Whole numbers below; on the left a logarithmic scale or one from zero."""
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if log:
+        plain_log(panel, "y")
+    else:
+        panel.set_ylim(bottom=0)
 
 
 def points(
@@ -92,9 +98,7 @@ def step(values: pd.Series) -> float:
 def legend(figure: Figure, panel: Axes) -> None:
     """One legend above all panels."""
     handles, names = panel.get_legend_handles_labels()
-    room = figure.get_figwidth() / (
-        0.5 + 0.075 * max(map(len, names))
-    )  # inches over the width of the longest entry
+    room = figure.get_figwidth() / (0.5 + 0.075 * max(map(len, names)))  # over the longest entry's inches
     figure.legend(handles, names, loc="outside upper center", ncols=max(1, min(4, len(names), int(room))))
 
 
@@ -113,12 +117,8 @@ def noise(cells: pd.DataFrame, texts: Texts) -> Figure | None:
                        mec="none", label=name)  # fmt: skip
             middle = 100 * part.groupby(axis)["cv"].median().astype(float)
             panel.plot(middle.index, middle, "-", color=color, lw=1.3)
+        scales(panel, log)
         panel.set_xlabel(texts(f"plot.{axis}"))
-        if log:
-            plain_log(panel, "y")
-        else:
-            panel.set_ylim(bottom=0)
-        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes[0, 0].set_ylabel(texts("plot.cv"))
     legend(figure, axes[0, 0])
     return figure
