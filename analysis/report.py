@@ -1,7 +1,5 @@
 """From runs to reports: the one function that the command line, the demo and a grid's last job call."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +8,7 @@ from analysis.cross_model import CrossFindings, compare_models
 from analysis.describe import summarise
 from analysis.document import Document
 from analysis.factors import find_factors
+from analysis.folder import settle, write_bytes, write_document
 from analysis.machine import check, cross_model_comparison, findings_json
 from analysis.per_model import ModelFindings, analyse_model
 from analysis.protocol import choose_perplexity, separate
@@ -17,7 +16,7 @@ from analysis.runset import Runs
 from analysis.study import study_text
 from analysis.texts import Texts
 from eval.record import RunRecord
-from pruning.files import write_atomic, write_json
+from pruning.files import write_json
 
 Style = Literal["full", "study"]
 COMPARISON = "cross_model_comparison.json"
@@ -85,8 +84,11 @@ def write_findings(
     """`write_reports` for loaded runs; also returns the findings."""
     findings = analyse(runs, allow_mixed, protocol)
     if style == "study":
-        return _write_study(findings, out, lang), findings
-    return _write_full(findings, out, Texts(lang), plots, today), findings
+        paths = _write_study(findings, out, lang)
+    else:
+        paths = _write_full(findings, out, Texts(lang), plots, today)
+    settle(out, paths)
+    return paths, findings
 
 
 def as_runs(records: "list[RunRecord] | tuple[RunRecord, ...] | Runs | Path") -> Runs:
@@ -102,30 +104,19 @@ def _write_study(findings: Findings, out: Path, lang: str) -> list[Path]:
     comparison = _write_comparison(findings, out)
     summaries = [summarise(findings.runs, found.model) for found in findings.models]
     text = study_text(findings.runs, summaries, lang, str(comparison))
-    _write_text(out / "study.txt", text)
+    write_bytes(out / "study.txt", text.encode())
     return [out / "study.txt", comparison]
 
 
 def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today: str | None) -> list[Path]:
-    from analysis.markdown import to_markdown
-    from analysis.page import to_html
-    from analysis.plots.album import drawing
-    from analysis.plots.style import Plot
+    from analysis.plots.album import jobs
+    from analysis.plots.drawing import drawing
     from analysis.story import tell
 
     document: Document = tell(findings.runs, findings.models, findings.cross, findings.factors, texts, today)
-    with drawing(findings, texts) if plots else nullcontext(dict[str, Plot]) as collect:
+    with drawing(jobs(findings) if plots else [], texts) as collect:
         tables = _write_data(findings, document, out)  # while others draw
-        drawn = collect()
-    paths = [out / "report.html", out / "report.md"]
-    _write_text(paths[0], to_html(document, drawn, texts))
-    _write_text(paths[1], to_markdown(document, set(drawn), texts))
-    for plot in drawn.values():
-        for suffix, data in (("svg", plot.svg), ("png", plot.png)):
-            path = out / "plots" / f"{plot.name}.{suffix}"
-            write_atomic(path, _bytes(data))
-            paths.append(path)
-    return paths + tables
+        return write_document(document, collect(), out, texts) + tables
 
 
 def _write_data(findings: Findings, document: Document, out: Path) -> list[Path]:
@@ -159,14 +150,3 @@ def _write_comparison(findings: Findings, out: Path) -> Path:
     check("cross_model_comparison", value)
     write_json(out / COMPARISON, value)
     return out / COMPARISON
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomic(path, _bytes(text.encode("utf-8")))
-
-
-def _bytes(data: bytes) -> Callable[[Path], None]:
-    def fill(temporary: Path) -> None:
-        temporary.write_bytes(data)
-
-    return fill

@@ -1,21 +1,14 @@
-"""Every plot of a report: which there are, and drawing them."""
+"""Every plot of a report: which there are."""
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from analysis.parallel import forked
 from analysis.plots import cross, grid, layers, runs, scatter
-from analysis.plots.style import Job, Plot, cjk_font, render
+from analysis.plots.style import Job
 from analysis.story_model import slug
-from analysis.texts import Texts
 
 if TYPE_CHECKING:
     from analysis.report import Findings
-
-SEVERAL = 8
-"""From this number of plots on, several processes draw."""
 
 
 def jobs(findings: "Findings") -> list[Job]:
@@ -36,17 +29,3 @@ def jobs(findings: "Findings") -> list[Job]:
             Job(f"{name}_layers", partial(layers.layers, found, findings.runs.layers)),
         ]
     return listed
-
-
-def plot_texts(texts: Texts) -> Texts:
-    """Texts for plot labels: English where no installed font has Chinese glyphs."""
-    return Texts("en") if texts.lang == "zh" and cjk_font() is None else texts
-
-
-@contextmanager
-def drawing(findings: "Findings", texts: Texts) -> Generator[Callable[[], dict[str, Plot]]]:
-    """Draw every plot that has something to show, in processes beside this one; what is given waits for them."""
-    words = plot_texts(texts)
-    listed = jobs(findings)
-    with forked(lambda place: render(listed[place], words), len(listed), SEVERAL) as collect:
-        yield lambda: {plot.name: plot for plot in collect() if plot is not None}

@@ -8,12 +8,11 @@ import pandas as pd
 
 from analysis.document import Document
 from analysis.export import write_csv, write_tables
+from analysis.folder import settle, write_document
 from analysis.formats import about
 from analysis.machine import plain
-from analysis.markdown import to_markdown
-from analysis.page import to_html
-from analysis.parallel import fork_map
-from analysis.plots.style import Job, Plot, cjk_font, render
+from analysis.plots.drawing import drawing
+from analysis.plots.style import Job
 from analysis.speed.curves import labels
 from analysis.speed.measurements import SETTING, Speeds
 from analysis.speed.store import DATABASE, sql, write_store
@@ -22,11 +21,10 @@ from analysis.speed.story_setting import tell_setting
 from analysis.speed.summaries import differences_frame
 from analysis.speed.words import SpeedTexts
 from pruning.errors import DataError
-from pruning.files import write_atomic, write_json
+from pruning.files import write_json
 
 FINDINGS = "speed_findings.json"
 MOST = 1000
-SEVERAL = 8
 
 
 def write_models_report(
@@ -43,10 +41,10 @@ def write_models_report(
     texts = SpeedTexts(lang)
     speeds = replace(speeds, cells=speeds.cells.assign(subject=labels(speeds.cells, speeds.varied())))
     document, curves = tell_models(speeds, texts, today)
-    drawn = _draw(jobs(speeds, curves), texts) if plots else {}
+    listed = jobs(speeds, curves) if plots else []
     table = summary(speeds)
     extra = {"report": "models", "setting": None}
-    return _write(speeds, document, drawn, out, texts, extra, {"summary": table})
+    return _write(speeds, document, listed, out, texts, extra, {"summary": table})
 
 
 def write_setting_report(
@@ -62,10 +60,16 @@ def write_setting_report(
 
     texts = SpeedTexts(lang)
     document, found, table = tell_setting(speeds, setting, texts, today)
-    drawn = _draw(jobs(speeds, setting, found), texts) if plots else {}
+    listed = jobs(speeds, setting, found) if plots else []
     extra = {"report": "setting", "setting": setting}
     return _write(
-        speeds, document, drawn, out, texts, extra, {"summary": table, "difference": differences_frame(found)}
+        speeds,
+        document,
+        listed,
+        out,
+        texts,
+        extra,
+        {"summary": table, "difference": differences_frame(found)},
     )
 
 
@@ -74,19 +78,21 @@ def _some(speeds: Speeds) -> None:
         raise DataError("there is no timed pass in these folders; `secateur bench` makes them")
 
 
-def _draw(listed: list[Job], texts: SpeedTexts) -> dict[str, Plot]:
-    words = SpeedTexts("en") if texts.lang == "zh" and cjk_font() is None else texts
-    drawn = fork_map(lambda place: render(listed[place], words), len(listed), SEVERAL)
-    return {plot.name: plot for plot in drawn if plot is not None}
-
-
 def _write(
-    speeds: Speeds, document: Document, drawn: dict[str, Plot], out: Path, texts: SpeedTexts, extra: dict[str, Any],
+    speeds: Speeds, document: Document, listed: list[Job], out: Path, texts: SpeedTexts, extra: dict[str, Any],
     tables: dict[str, pd.DataFrame],
 ) -> list[Path]:  # fmt: skip
-    paths = [out / "report.html", out / "report.md"]
-    _bytes(paths[0], to_html(document, drawn, texts).encode())
-    _bytes(paths[1], to_markdown(document, set(drawn), texts).encode())
+    with drawing(listed, texts) as collect:
+        paths = _write_data(speeds, document, out, extra, tables)
+        paths = write_document(document, collect(), out, texts) + paths
+    settle(out, paths)
+    return paths
+
+
+def _write_data(
+    speeds: Speeds, document: Document, out: Path, extra: dict[str, Any], tables: dict[str, pd.DataFrame]
+) -> list[Path]:
+    """Everything of the report that machines read."""
     value = findings_json(document, extra)
     _check(value)
     write_json(out / FINDINGS, value)
@@ -94,11 +100,7 @@ def _write(
     write_csv(out / "raw.csv", raw_table(speeds))
     for name, frame in tables.items():
         write_csv(out / f"{name}.csv", frame)
-    paths += [out / name for name in (FINDINGS, DATABASE, "raw.csv", *(f"{name}.csv" for name in tables))]
-    for plot in drawn.values():
-        for suffix, data in (("svg", plot.svg), ("png", plot.png)):
-            _bytes(out / "plots" / f"{plot.name}.{suffix}", data)
-            paths.append(out / "plots" / f"{plot.name}.{suffix}")
+    paths = [out / name for name in (FINDINGS, DATABASE, "raw.csv", *(f"{name}.csv" for name in tables))]
     whole = [replace(table, frame=table.frame.drop(columns=[c for c in _SPOKEN if c in table.frame])) for table in
              document.tables()]  # fmt: skip
     return paths + write_tables(out / "tables", whole)
@@ -144,10 +146,3 @@ def _check(value: Any) -> None:
     from analysis.machine import check
 
     check("speed_findings", value)
-
-
-def _bytes(path: Path, data: bytes) -> None:
-    def fill(temporary: Path) -> None:
-        temporary.write_bytes(data)
-
-    write_atomic(path, fill)

@@ -146,3 +146,20 @@ def test_135_runs_with_plots_in_five_seconds(tmp_path: Path) -> None:
     start = time.perf_counter()
     assert command(f"runs={tmp_path / 'runs'}", "out=o", cwd=tmp_path).returncode == 0
     assert time.perf_counter() - start < 5 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def test_a_second_report_leaves_nothing_of_the_first(tmp_path: Path) -> None:
+    from conftest import grid_records
+
+    from analysis.report import write_reports
+
+    records = grid_records(("a", "b"))
+    write_reports(records, tmp_path, plots=False)
+    first = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.csv")}
+    (tmp_path / "tables" / "mine.csv").write_text("x\n1\n")
+    written = write_reports([r for r in records if r.config["model"]["name"] == "a"], tmp_path, plots=False)
+    second = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.csv")}
+    assert "tables/mine.csv" in second, "what the report did not write is not its to remove"
+    gone = first - second
+    assert gone, "no table was of the other model or of both"
+    assert second - {"tables/mine.csv"} <= {p.relative_to(tmp_path).as_posix() for p in written}
