@@ -37,6 +37,11 @@ STEPS = (0.7, 0.35, 0.18)
 Factors = dict[tuple[Structure, int], float]
 
 
+def _named(plan: PruningPlan) -> str:
+    """What tells plans of one model apart: the units they keep."""
+    return digest([[layer.kept_kv_groups, layer.kept_channels] for layer in plan.layers])
+
+
 @dataclass(frozen=True)
 class Found:
     """Where a search ended: its plan, the objective there and at the start, and what it took."""
@@ -68,7 +73,7 @@ def exchange(
     values: dict[str, float] = {}
 
     def value(plan: PruningPlan) -> float:
-        key = digest([[layer.kept_kv_groups, layer.kept_channels] for layer in plan.layers])
+        key = _named(plan)
         if key not in values:
             values[key] = judge(plan)
         return values[key]
@@ -133,7 +138,7 @@ class _Journal:
 
     def value(self, plan: PruningPlan, compute: Callable[[], float]) -> float:
         """The value of a plan: looked up, or computed and kept."""
-        key = digest([[layer.kept_kv_groups, layer.kept_channels] for layer in plan.layers])
+        key = _named(plan)
         if key not in self.values:
             self.values[key] = compute()
             write_json(self.path, self.values)
