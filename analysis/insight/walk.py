@@ -14,6 +14,8 @@ TYPES: dict[str, str] = {
 }  # fmt: skip
 PICKLES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz", ".bin"})
 REPORT = ("report.html", "findings.json", "results.parquet")
+CACHES = frozenset({"captures", "requests", "search", "stages", "tokens"})
+"""Folders below `OUT/cache`: what runs share on their way, no results."""
 RUN = "secateur run"
 MARK = "secateur insight"
 """What `insight.json` names as its writer: our own reports are never read as results."""
@@ -83,8 +85,8 @@ def _part(folder: Path, files: list[str]) -> str:
     """Why nothing at all below a folder is a result; empty when it may hold some."""
     if RECORD in files or FAILED in files:
         return "part of a secateur run, whose record is read"
-    if folder.name == "captures" and folder.parent.name == "cache":
-        return "secateur's cache of captures"
+    if folder.parent.name == "cache" and folder.name in CACHES:
+        return "secateur's cache"
     model = "config.json" in files and any(name.endswith(".safetensors") for name in files)
     return "part of a model" if model else ""
 

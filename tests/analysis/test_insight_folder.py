@@ -49,9 +49,9 @@ def write_runs(folder: Path) -> None:
     model = folder / "tiny_llama-taylor-64x128-s0" / "model"
     model.mkdir()
     (model / "config.json").write_text('{"hidden_size": 64, "layers": [1, 2, 90]}')
-    cache = folder / "cache" / "captures" / "abc"
-    cache.mkdir(parents=True)
-    (cache / "capture.json").write_text('{"seconds": [1, 2, 90]}')
+    for name in ("captures/abc/capture.json", "stages/abc/plan.json"):
+        (folder / "cache" / name).parent.mkdir(parents=True)
+        (folder / "cache" / name).write_text('{"seconds": [1, 2, 90]}')
 
 
 def write_foreign(folder: Path) -> None:
@@ -155,7 +155,7 @@ def test_unreadable_and_excluded_files_are_named_with_the_reason(machine: dict[s
         "weights.pt": "never loaded", "plot.png": "not a format", "pipe.csv": "not a plain file",
         "runs/tiny_llama-taylor-64x128-s0/plan.json": "part of a secateur run",
         "runs/tiny_llama-taylor-64x128-s0/model/config.json": "part of a secateur run",
-        "runs/cache/captures/abc/capture.json": "cache of captures",
+        "runs/cache/captures/abc/capture.json": "cache", "runs/cache/stages/abc/plan.json": "cache",
     }.items():  # fmt: skip
         assert files[name][0] == "excluded", name
         assert reason in files[name][1]
