@@ -11,7 +11,7 @@ OBJECTIVES: dict[str, int] = {"acc_mean": 1, "ppl": -1, "params_after": -1, "spe
 
 def objectives(frame: pd.DataFrame) -> list[str]:
     """The objectives that at least one run has measured and that are not the same for all."""
-    return [name for name in OBJECTIVES if frame[name].nunique() > 1]  # noqa: PD101  the count of levels is meant
+    return [name for name in OBJECTIVES if frame[name].nunique() > 1]
 
 
 def front(frame: pd.DataFrame, names: list[str]) -> np.ndarray:

@@ -71,7 +71,7 @@ def analyse_model(runs: Runs, model: str, factors: list[str]) -> ModelFindings:
     dense = runs.dense(model)
     valid = valid.assign(setting=setting_texts(valid, factors) if len(valid) else pd.Series(dtype="str"))
     valid = _beside_dense(valid, dense)
-    own = [name for name in factors if valid[name].nunique(dropna=False) > 1]  # noqa: PD101  the count of levels is meant
+    own = [name for name in factors if valid[name].nunique(dropna=False) > 1]
     cells = matched(valid, own) if len(valid) else pd.DataFrame()
     answers = read_answers(valid) if len(valid) else None
     found = associations(valid, STATISTICS, "acc_mean", "method") if len(valid) else []

@@ -183,7 +183,7 @@ def read_sqlite(path: Path, file: str, cells: int) -> Iterator[Table]:
         for name in names:
             gather = Gather(max(1000, cells // max(1, len(names))))
             quoted = name.replace('"', '""')
-            for chunk in pd.read_sql_query(f'SELECT * FROM "{quoted}"', connection, chunksize=ROWS):  # noqa: S608
+            for chunk in pd.read_sql_query(f'SELECT * FROM "{quoted}"', connection, chunksize=ROWS):  # noqa: S608  (quoted)
                 gather.add(chunk)
             table = gather.finish(file, name, "SQLite")
             if table is not None:

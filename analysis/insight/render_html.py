@@ -30,7 +30,7 @@ def page(report: Report, words: Words) -> str:
         title=words("title", folder=folder),
         footer=words("footer", day=report.day, folder=folder),
         css=Markup(css),  # noqa: S704  our own files
-        script=Markup((shared / "report.js").read_text(encoding="utf-8")),  # noqa: S704
+        script=Markup((shared / "report.js").read_text(encoding="utf-8")),  # noqa: S704  likewise
         lead=lead(report, words),
         sections=[
             (name, title(name, report, words), Markup(to_html(report.narrative[name], 1)))  # noqa: S704  markup disarms it

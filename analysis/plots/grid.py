@@ -65,7 +65,7 @@ def heat_map(found: ModelFindings, texts: Texts) -> Figure | None:
 def effects(found: ModelFindings, texts: Texts) -> Figure | None:
     """Mean ACC per level of each size, a line per method, bars = 95 % intervals of the mean over the other knobs."""
     valid = found.valid
-    names = [name for name in ("seq_len", "num_samples", "ratio") if valid[name].nunique() > 1]  # noqa: PD101  the count of levels is meant
+    names = [name for name in ("seq_len", "num_samples", "ratio") if valid[name].nunique() > 1]
     if not names:
         return None
     style = looks(sorted(valid["method"].unique()))

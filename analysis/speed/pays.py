@@ -29,7 +29,7 @@ def pairs(speeds: Speeds) -> list[tuple[tuple[str, int], tuple[str, int]]]:
     for place, row in (
         speeds.cells.drop_duplicates(["source", "place"]).set_index(["source", "place"]).iterrows()
     ):
-        known[place] = tuple(str(row[name]) for name in held)  # pyright: ignore[reportArgumentType]
+        known[place] = tuple(str(row[name]) for name in held)  # pyright: ignore[reportArgumentType]  a pair, as indexed
     found: list[tuple[tuple[str, int], tuple[str, int]]] = []
     for key, facts in speeds.facts.items():
         if key not in known or facts.dense_parameters in (None, facts.parameters):
@@ -131,12 +131,12 @@ def _bounds(speeds: Speeds, ours: Facts, theirs: Facts, phase: str, both: pd.Dat
     for row in both.itertuples():
         a = _work(ours, phase, row.batch, row.n_prompt, row.n_gen)
         b = _work(theirs, phase, row.batch_dense, row.n_prompt, row.n_gen)
-        per = row.batch / row.batch_dense  # type: ignore[operator]
+        per = row.batch / row.batch_dense  # type: ignore[operator]  a number
         flops.append(per * b[0] / a[0])
         moved.append(per * b[1] / a[1])
         if roof is not None:
             machine.append(per * _seconds(b, roof) / _seconds(a, roof))
-            share.append(_seconds(a, roof) / float(row.seconds))  # type: ignore[arg-type]
+            share.append(_seconds(a, roof) / float(row.seconds))  # type: ignore[arg-type]  a number
     nan = math.nan
     return {
         "flop_bound": float(np.mean(flops)),

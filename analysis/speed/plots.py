@@ -33,7 +33,7 @@ def jobs(speeds: Speeds, curves: list[Curve]) -> list[Job]:
 
 def varied_axes(cells: pd.DataFrame) -> list[str]:
     """Sizes with several levels; the prompt length when there is none."""
-    return [axis for axis in AXES if cells[axis].nunique() > 1] or ["n_prompt"]  # noqa: PD101
+    return [axis for axis in AXES if cells[axis].nunique() > 1] or ["n_prompt"]
 
 
 def throughput(cells: pd.DataFrame, curves: list[Curve], texts: Texts) -> Figure | None:

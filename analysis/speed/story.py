@@ -64,7 +64,7 @@ def warnings(speeds: Speeds, texts: SpeedTexts) -> list[Block]:
         Paragraph(texts(f"notes.{key}", **values), "warning" if key in loud else "note")
         for key, values in speeds.notes
     ]
-    if speeds.cells["tool"].nunique() > 1:  # noqa: PD101  the count of levels is meant
+    if speeds.cells["tool"].nunique() > 1:
         blocks.append(Paragraph(texts("lead.mixed_tools"), "note"))
     return blocks
 

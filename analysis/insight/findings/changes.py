@@ -6,6 +6,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 
 from analysis.insight.datasets import TIME, Dataset
 from analysis.insight.findings.base import (
@@ -50,10 +51,9 @@ def find_changes(data: Dataset) -> list[Finding]:
     return sorted(found, key=lambda item: -item.weight)[:MOST]
 
 
-def _change(part: Slice, rows: "object") -> Finding | None:
+def _change(part: Slice, rows: pd.DataFrame) -> Finding | None:
     name, column = part.column.name, part.column
-    frame = rows
-    first, last = frame.index[0], frame.index[-1]  # pyright: ignore[reportAttributeAccessIssue]
+    first, last = rows.index[0], rows.index[-1]
     one, two = float(part.frame.loc[first, name]), float(part.frame.loc[last, name])
     if one == 0 or not math.isfinite(two / one):
         return None

@@ -6,6 +6,7 @@
 from itertools import product
 
 import numpy as np
+import pandas as pd
 
 from analysis.insight.datasets import Dataset
 from analysis.insight.findings.base import Evidence, Finding, Number, measures, word
@@ -44,23 +45,22 @@ def find_missing(data: Dataset) -> list[Finding]:
     return [_finding(data, axes, levels, missing, total, main)]
 
 
-def _crossed(frame: "object", columns: list[str]) -> list[str]:
+def _crossed(frame: pd.DataFrame, columns: list[str]) -> list[str]:
     """The settings that form a grid: those that spoil it most are left out, one by one."""
-    rows = frame
     axes = list(columns)
     while len(axes) >= 2:
-        coverage = _coverage(rows, axes)
+        coverage = _coverage(frame, axes)
         if coverage >= FULL:
             return axes
-        axes.remove(max(axes, key=lambda name: _coverage(rows, [n for n in axes if n != name])))
+        axes.remove(max(axes, key=lambda name: _coverage(frame, [n for n in axes if n != name])))
     return []
 
 
-def _coverage(frame: "object", axes: list[str]) -> float:
-    cells = float(np.prod([frame[name].nunique() for name in axes]))  # pyright: ignore[reportIndexIssue]
+def _coverage(frame: pd.DataFrame, axes: list[str]) -> float:
+    cells = float(np.prod([frame[name].nunique() for name in axes]))
     if cells > LARGEST:
         return 0.0
-    return len(frame[axes].dropna().drop_duplicates()) / cells  # pyright: ignore[reportIndexIssue]
+    return len(frame[axes].dropna().drop_duplicates()) / cells
 
 
 def _finding(

@@ -134,7 +134,7 @@ def _stated(data: Dataset) -> list[Finding]:
             with np.errstate(divide="ignore", invalid="ignore"):
                 shares = values / np.abs(data.frame[base].to_numpy(dtype=float))
         for place in np.flatnonzero(np.isfinite(shares) & (shares > UNSTABLE)):
-            found.append(_unstable_row(data, base, name, int(place), float(shares[place])))  # noqa: PERF401
+            found.append(_unstable_row(data, base, name, int(place), float(shares[place])))  # noqa: PERF401  no clearer as one call
     return found
 
 
