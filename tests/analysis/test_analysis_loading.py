@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeRecord, base_card, base_config
 
 from analysis.factors import find_factors, setting_texts
 from analysis.foreign import load_csv, read_mapping
@@ -15,6 +14,7 @@ from analysis.report import analyse
 from analysis.runset import join
 from eval.record import write_record
 from pruning.errors import ConfigError, DataError
+from tests.analysis.conftest import MakeRecord, base_card, base_config
 
 
 def test_every_run_is_counted_with_its_reason(run_folder: Path, records: list[Any]) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import MakeRecord
 
 from analysis.cross_model import compare_models
 from analysis.export import column_docs, results_table
@@ -24,6 +23,7 @@ from analysis.report import analyse, write_reports
 from analysis.texts import read_texts
 from eval.config import TASKS
 from eval.record import RunRecord
+from tests.analysis.conftest import MakeRecord
 
 
 def strict_json(path: Path) -> Any:
