@@ -54,7 +54,7 @@ def _tables(part: pd.DataFrame, protocol: str) -> list[Table]:
     valid = part[(part["state"] == VALID) & (part["kind"] != "dense")]
     factors = [name for name in find_factors(valid) if name in part] if len(valid) else []
     dims = dict.fromkeys(("model", "method", "kind", *factors))
-    columns: dict[str, Any] = {}
+    columns: dict[str, Any] = {"run_id": part["run_id"]}
     for name in dims:
         columns[name.removeprefix("config.")] = part[name]
     for name in (*MEASURES, *ERRORS):

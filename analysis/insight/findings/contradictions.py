@@ -26,7 +26,7 @@ KEEP = ("subject", "condition", "setting", "replicate")
 def find_contradictions(datasets: list[Dataset]) -> list[Finding]:
     """Pairs of values of one measure under one setting, from two files, that differ beyond their printed precision."""
     found: list[Finding] = []
-    usable = [data for data in datasets if data.complete and data.settings()]
+    usable = [data for data in datasets if data.complete and (data.settings() or data.of("identity"))]
     for data in usable:
         found += _within(data)
     for left, right in list(combinations(usable, 2))[:PAIRS]:
@@ -89,6 +89,8 @@ def _between(left: Dataset, right: Dataset) -> list[Finding]:
 
 def _shared(left: Dataset, right: Dataset) -> list[tuple[str, str]]:
     """Settings of the same meaning on both sides; none when one side has a varying setting that the other lacks."""
+    if named := _named(left, right):
+        return named
     sides: list[dict[str, str]] = []
     for data in (left, right):
         side: dict[str, str] = {}
@@ -107,6 +109,18 @@ def _shared(left: Dataset, right: Dataset) -> list[tuple[str, str]]:
         if left.columns[p[0]].role == "subject" or not pd.api.types.is_numeric_dtype(left.frame[p[0]].dtype)
     ]
     return shared if named else []
+
+
+def _named(left: Dataset, right: Dataset) -> list[tuple[str, str]]:
+    """A column of names, a run's id for one, that tells the rows of both sides apart and that they share."""
+    for name in left.of("identity"):
+        for other in right.of("identity"):
+            if left.columns[name].plain == right.columns[other].plain:
+                ours, theirs = left.frame[name].dropna(), right.frame[other].dropna()
+                words = all(isinstance(value, str) for value in (*ours, *theirs))
+                if words and ours.is_unique and theirs.is_unique and set(ours) & set(theirs):
+                    return [(name, other)]
+    return []
 
 
 def _pairs(left: Dataset, right: Dataset) -> list[tuple[Column, Column]]:
