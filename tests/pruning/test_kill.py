@@ -130,7 +130,8 @@ def test_killed_in_every_stage_the_same_command_ends_with_the_same_results(
 @pytest.mark.slow
 def test_ctrl_c_says_one_line_and_the_same_command_continues(here: Place) -> None:
     command = ["run", *long_run(here)]
-    process = start(command)
+    # what a shell starts in the background ignores Ctrl-C, and so would all that these tests start
+    process = start(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     wait_for(process, lambda: stage(here) == "evaluate")
     process.send_signal(signal.SIGINT)
     outcome = finish(process)
