@@ -1,5 +1,6 @@
 """The commands `analyze`, `show` and `compare`: read the words, call, report errors as one message."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,14 @@ example:
 
 def analyze(argv: list[str]) -> int:
     """`secateur analyze`: returns the exit code."""
-    return run(argv, ANALYZE, _analyze)
+    # a report is made of objects that live to its end: searching them for garbage takes a tenth of its time
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return run(argv, ANALYZE, _analyze)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def show(argv: list[str]) -> int:
