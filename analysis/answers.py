@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from eval.config import METRIC
+from eval.record import ANSWERS
 
-ANSWERS = "answers.parquet"
 CANDIDATES = 200
 """Runs per model whose answers are read, best ACC first; the rest cannot compete with the best."""
 

@@ -22,7 +22,7 @@ from eval.identity import dense_config, is_dense, run_id
 from eval.measure import measure
 from eval.perplexity import texts_of
 from eval.protocols import protocols
-from eval.record import RECORD, Failure, RunRecord, read_record, write_record
+from eval.record import ANSWERS, RECORD, Failure, RunRecord, read_record, write_record
 from eval.recording import failed_record, finished_record
 from pruning import pipeline
 from pruning.calibration import text_digest
@@ -38,7 +38,7 @@ from pruning.surgery import prune
 
 log = logging.getLogger(__name__)
 
-PLAN, STAGE, ANSWERS, CHECKPOINT = "plan.json", "stage.json", "answers.parquet", "model"
+PLAN, STAGE, CHECKPOINT = "plan.json", "stage.json", "model"
 SHORTEST_LEAK = 40
 """Characters from which an evaluation text counts as recognisable in calibration text."""
 

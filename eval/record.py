@@ -9,6 +9,8 @@ from pruning.schema import read_typed
 
 RECORD = "record.json"
 FAILED = "failed.json"
+ANSWERS = "answers.parquet"
+"""Answers to single questions, beside the record: paired comparisons and hold-outs over questions read them."""
 SCHEMA = 1
 
 

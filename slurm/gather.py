@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from eval.record import FAILED, RECORD
+from eval.record import ANSWERS, FAILED, RECORD
 from pruning.errors import StorageError
 from slurm.plan import Plan
 from slurm.state import record_digest, run_folder
@@ -22,7 +22,7 @@ REPORT = "report"
 
 
 def gather(plan: Plan) -> str:
-    """Link (or copy) the grid's records below its folder; return the digest of what was found.
+    """Link (or copy) the grid's records and answers below its folder; return the digest of what was found.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -37,7 +37,9 @@ def gather(plan: Plan) -> str:
             name = next((name for name in (RECORD, FAILED) if (source / name).is_file()), None)
             if name is not None:
                 (fresh / task.id).mkdir()
-                _link(source / name, fresh / task.id / name)
+                for part in (name, ANSWERS):
+                    if (source / part).is_file():
+                        _link(source / part, fresh / task.id / part)
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
         shutil.rmtree(plan.folder / REPORT, ignore_errors=True)

@@ -20,7 +20,6 @@ from analysis.formats import about
 from analysis.speed.folders import load_bench
 from analysis.speed.pays import pairs, speed_table
 from analysis.speed.report import write_models_report, write_setting_report
-from analysis.speed.words import bound_text, interval_text
 from eval.speed.journal import Facts, Failed, Journal, Load, Roof, Sample, Sweep, Variant, write_sweep
 
 PROMPTS, OUTPUTS, ROUNDS = (64, 128, 256, 512, 1024), (32, 64, 96, 128), 5
@@ -258,24 +257,6 @@ def test_an_unfinished_sweep_is_said(bench: Path, tmp_path: Path) -> None:
     assert any(key == "left_out" and v["n"] == 1 for key, v in load_bench(copy).notes)
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "message"),
-    [
-        (["report=speed", "runs=."], 2, "report=speed: is not one of models, setting"),
-        (["report=models"], 2, "give at least one runs=DIR, llama_bench=FILE or csv=FILE"),
-        (["report=setting", "runs=."], 2, "needs setting=KEY"),
-        (["report=models", "runs=absent"], 1, "no such directory"),
-        (["report=models", "csv=x.csv"], 2, "needs mapping=FILE.yaml"),
-        (["report=models", "style=study", "runs=."], 2, "unknown key style"),
-    ],
-)
-def test_bad_words_end_with_a_message(
-    words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert analyze(words) == code
-    assert message in capsys.readouterr().err
-
-
 def test_the_speed_reports_need_no_model_stack(bench: Path, tmp_path: Path, root: Path) -> None:
     code = (
         "import sys; from analysis.cli import analyze\n"
@@ -303,11 +284,3 @@ def test_llama_bench_makes_both_reports(tmp_path: Path) -> None:
     assert [(row["cells"], row["n"]) for row in rows] == [(2, 3), (1, 3)]
     assert all(row["change"] == pytest.approx(0.9, abs=0.001) for row in rows)
     sound(tmp_path / "one")
-
-
-def test_numbers_in_sentences() -> None:
-    assert interval_text(0.0102, 0.0098, 0.0106) == "+1.020 % (+0.980 … +1.060)"
-    assert interval_text(-0.5, -0.6, -0.4) == "-50 % (-60 … -40)"
-    assert bound_text(0.00294) == "0.3"
-    assert bound_text(0.00301) == "0.31"
-    assert bound_text(1.5) == "150"

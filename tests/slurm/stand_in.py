@@ -17,7 +17,7 @@ import yaml
 
 from eval.config import RunConfig
 from eval.identity import is_dense, run_id
-from eval.record import Failure, Metric, RunRecord, write_record
+from eval.record import ANSWERS, Failure, Metric, RunRecord, write_record
 from pruning.compose import CONF_DIR
 from pruning.config import capture_identity, validate
 from pruning.files import digest, read_json, write_json
@@ -112,6 +112,7 @@ def run(config: RunConfig, out: Path, words: str) -> int:
         metrics={"acc_mean": Metric(value=value, unit="accuracy")},
         counters={"capture": used, "backward_tokens": 0},
     )
+    (folder / ANSWERS).write_bytes(b"answers to single questions")
     write_record(folder, record)
     return 0
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from slurm_bench import until
 
-from eval.record import read_record
+from eval.record import ANSWERS, read_record
 from slurm.launch import look
 from slurm.local import slots, visible_gpus
 from slurm.overview import Overview, TaskView
@@ -72,6 +72,8 @@ def test_a_grid_is_done_once_and_a_second_call_does_nothing(bench, capsys) -> No
     assert len(bench.records()) == 10
     assert ledger[-1]["what"] == "analyze"
     assert len(json.loads(bench.table())) == 10
+    gathered = bench.plan().folder / ".runs"
+    assert {path.parent.name for path in gathered.glob(f"*/{ANSWERS}")} == set(bench.records())
     before = bench.records()
     capsys.readouterr()
     assert bench.grid("workers=2") == 0
