@@ -184,14 +184,22 @@ def _unknown(header: list[str], path: Path) -> Mapping:
     )
 
 
-def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+def read_text(path: Path, key: str) -> str:
+    """The text of a file that the word `key` names.
+
+    Raises:
+        DataError: It is missing or not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise DataError(f"csv={path}: no such file") from error
+        raise DataError(f"{key}={path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"csv={path}: cannot be read as UTF-8 text ({error})") from error
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+        raise DataError(f"{key}={path}: cannot be read as UTF-8 text ({error})") from error
+
+
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    rows = [row for row in csv.reader(io.StringIO(read_text(path, "csv"))) if row]
     if not rows:
         raise DataError(f"csv={path}: the file is empty")
     header = [name.strip() for name in rows[0]]

@@ -104,7 +104,7 @@ def train_tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     tasks = load_tasks(EvalConfig(data_dir=data_dir()))
     texts = (text for task in tasks.values() for doc in task.documents for text in _strings(doc))
     inner.train_from_iterator((f" {text} yes no" for text in texts), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<s>")  # noqa: S106
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<s>")  # noqa: S106  tokens, no passwords
 
 
 def _strings(value: Any) -> Iterator[str]:

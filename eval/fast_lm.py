@@ -153,7 +153,7 @@ class FastLM(StoredHFLM):
         **options: Any,
     ) -> list[tuple[float, bool]]:
         if self.scorer is None:
-            return super()._loglikelihood_tokens(requests, disable_tqdm, **options)  # pyright: ignore[reportPrivateUsage]
+            return super()._loglikelihood_tokens(requests, disable_tqdm, **options)  # pyright: ignore[reportPrivateUsage]  the hook
         encoded: list[Encoded] = [(context, continuation) for _, context, continuation in requests]
         trees = build_trees(encoded, self.max_length, MergeRule(self.scorer.rho))
         needed = np.ones(int(trees.inverse.max()) + 1, dtype=bool)

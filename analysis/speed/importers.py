@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.foreign import read_text
 from analysis.speed.measurements import BOTH, DECODE, PREFILL, SETTING, Speeds, make
 from pruning.errors import DataError
 
@@ -47,7 +48,7 @@ def llama_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: Naming the line and the reason.
     """
-    text = read_text(path, "llama_bench")
+    text = read_filled(path, "llama_bench")
     start = text.lstrip()[:1]
     reader = _json_rows if start == "[" else _jsonl_rows if start == "{" else _csv_rows
     count = 0
@@ -61,18 +62,13 @@ def llama_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, line 1: holds no result")
 
 
-def read_text(path: Path, key: str) -> str:
-    """The text of a file.
+def read_filled(path: Path, key: str) -> str:
+    """The text of a file that holds any.
 
     Raises:
         DataError: It is missing, empty or not UTF-8.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{key}={path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{key}={path}: cannot be read as UTF-8 text ({error})") from error
+    text = read_text(path, key)
     if not text.strip():
         raise DataError(f"{path}, line 1: the file is empty")
     return text

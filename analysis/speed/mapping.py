@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError
 
-from analysis.speed.importers import as_number, csv_rows, read_text
+from analysis.speed.importers import as_number, csv_rows, read_filled
 from analysis.speed.measurements import DECODE, PREFILL, SETTING, Speeds, make
 from pruning.config import Frozen
 from pruning.errors import ConfigError, DataError
@@ -73,7 +73,7 @@ def load_speed_csv(path: Path, mapping: SpeedMapping) -> Speeds:
     Raises:
         DataError: The file is missing or malformed, a column is missing, a cell is no number; the line is named.
     """
-    header, lines = csv_rows(path, read_text(path, "csv"))
+    header, lines = csv_rows(path, read_filled(path, "csv"))
     known = {
         ours: getattr(mapping, ours)
         for ours in ("model", "phase", "n_prompt", "n_gen", "batch", "tokens_per_s", "seconds")

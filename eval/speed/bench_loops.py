@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from eval.speed.bench_pruned import VOCABULARY, build
+from eval.speed.bench_pruned import SHAPE, build
 from eval.speed.timing import make_cache, prompt, timed_pass
 
 
@@ -56,5 +56,5 @@ def ratios(model: Any, ids: torch.Tensor, steps: int, tries: int = 9) -> tuple[f
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    first, second, third = ratios(build(), prompt(VOCABULARY, 1, 128, torch.device("cpu")), 16)
+    first, second, third = ratios(build(), prompt(SHAPE.vocabulary, 1, 128, torch.device("cpu")), 16)
     print(f"prefill {first:.3f}, decode {second:.3f} of a loop by hand; {third:.3f} of generate")

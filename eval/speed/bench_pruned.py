@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from eval.bench_setup import Shape
 from eval.speed.bounds import prefill_flops
 from eval.speed.journal import Facts
 from eval.speed.models import facts_of
@@ -21,25 +21,14 @@ from pruning.models.loading import LoadedModel
 from pruning.plan import LayerPlan, PruningPlan
 from pruning.surgery import prune
 
-VOCABULARY, HIDDEN, CHANNELS, LAYERS, HEADS = 8192, 640, 1792, 10, 10
+SHAPE = Shape("61 M parameters", vocabulary=8192, hidden=640, channels=1792, layers=10, heads=10, kv_heads=10)
 PROMPT = 256
 SHARES = (0.2, 0.5)
 
 
-def build(seed: int = 0) -> Any:
+def build() -> Any:
     """A Llama with random weights, float32."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=CHANNELS,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=2048,
-        tie_word_embeddings=False,
-    )
-    return LlamaForCausalLM(config).eval().requires_grad_(requires_grad=False)
+    return SHAPE.build().requires_grad_(requires_grad=False)
 
 
 def block_plan(layout: Layout, share: float) -> PruningPlan:
@@ -85,7 +74,7 @@ def compare(repetitions: int = 9, length: int = PROMPT) -> dict[float, tuple[flo
     """Per share: parameters removed (share), prefill speed-up over dense, FLOP ratio."""
     models = {share: cut(share) for share in (0.0, *SHARES)}
     seconds: dict[float, list[float]] = {share: [] for share in models}
-    ids = prompt(VOCABULARY, 1, length, torch.device("cpu"))
+    ids = prompt(SHAPE.vocabulary, 1, length, torch.device("cpu"))
     dice = random.Random(0)
     for number in range(repetitions + 1):
         for share in dice.sample(list(models), len(models)):
