@@ -16,6 +16,7 @@ from pruning.capture.activations import ActivationRecorder
 from pruning.capture.gradients import STATISTICS, GradientFolder, requires_gradient
 from pruning.capture.loss import next_token_loss
 from pruning.capture.prior_pass import bypass_priors, gate_prior
+from pruning.capture.products import FastProducts
 from pruning.capture.result import Capture
 from pruning.capture.snapshots import accumulated_statistics, batch_bounds, take
 from pruning.capture.views import Estimator, Level
@@ -76,6 +77,7 @@ class CalibrationPass:
             if level.weight_gradients
             else None
         )
+        self.products = FastProducts(loaded.adapter.decoder_layers(model))
         self._checkpointing(config.gradient_checkpointing)
 
     def _checkpointing(self, on: bool) -> None:
@@ -155,6 +157,7 @@ class CalibrationPass:
     def close(self) -> None:
         """Remove hooks and give the model back as it was."""
         self.recorder.close()
+        self.products.close()
         if self.folder is not None:
             self.folder.close()
         self._checkpointing(False)

@@ -75,7 +75,7 @@ class Estimator:
     per_parameter: bool = False
 
 
-__all__ = ["Estimator", "Level", "ProjectionView", "row_chunks", "unit_sum"]
+__all__ = ["Estimator", "Level", "ProjectionView", "feature_sum", "row_chunks", "unit_sum"]
 
 ROWS_AT_ONCE = 2**22
 """Elements of a weight that are worked on at once: bounds the float32 temporaries."""
@@ -108,3 +108,14 @@ def unit_sum(
     if view.bias is not None and other_bias is not None and axis == 0:
         total += combine(view.bias.to(other_bias.dtype), other_bias.to(view.bias.device)).double()
     return total.reshape(view.units, -1).sum(1)
+
+
+def feature_sum(
+    view: ProjectionView, of: Callable[[torch.Tensor], torch.Tensor], factors: torch.Tensor
+) -> torch.Tensor:
+    """Sum over each unit's input features of `factors` [F] times the column's sum of `of(weight)`. float64 [U]."""
+    total = torch.zeros(view.weight.shape[1], dtype=torch.float64, device=view.weight.device)
+    for rows in row_chunks(view.weight):
+        weight = view.weight[rows]
+        total += of(weight if weight.dtype == torch.float64 else weight.float()).sum(0, dtype=torch.float64)
+    return (total * factors.to(total)).reshape(view.units, -1).sum(1)

@@ -1,10 +1,12 @@
 """The processes that share one capture: who does which batch, and how sums come together."""
 
+import atexit
 import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed
 
 from pruning.errors import ConfigError
 
@@ -26,6 +28,8 @@ class Workers:
 
             # without `cpu` accelerate leaves processes on a machine without accelerator alone, each one its own rank 0
             self._accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+            atexit.unregister(_leave)
+            atexit.register(_leave)
             self.rank = self._accelerator.process_index
             if self._accelerator.num_processes != self.size:
                 raise ConfigError(
@@ -75,3 +79,9 @@ class Workers:
         """Wait until every process is here."""
         if self._accelerator is not None:
             self._accelerator.wait_for_everyone()
+
+
+def _leave() -> None:
+    """End the process group while the interpreter still lives; its threads, left to the end, now and then abort it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -5,7 +5,7 @@ An et al. 2024, arXiv 2312.11983, equation 4.
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView, unit_sum
+from pruning.capture.views import Estimator, Level, ProjectionView, feature_sum
 from pruning.importance.base import register
 
 
@@ -16,8 +16,7 @@ def score(view: ProjectionView) -> torch.Tensor | None:
     tokens = max(1, view.tokens)
     mean = view.activation_sum / tokens
     variance = (view.activation_squares / tokens - mean.square()).clamp(min=0)
-    spread = variance[None, :].expand_as(view.weight)
-    return unit_sum(view, lambda w, v: w.square() * v, other=spread, other_bias=None)
+    return feature_sum(view, torch.square, variance)
 
 
 register(

@@ -5,7 +5,7 @@ Sun et al. 2023, arXiv 2306.11695; structured as Wanda-sp in FLAP, An et al. 202
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView, unit_sum
+from pruning.capture.views import Estimator, Level, ProjectionView, feature_sum
 from pruning.importance.base import register
 
 
@@ -14,8 +14,7 @@ def score(view: ProjectionView) -> torch.Tensor | None:
     if view.activation_squares is None:
         return None
     rms = (view.activation_squares / max(1, view.tokens)).sqrt()
-    norms = rms.to(torch.float64)[None, :].expand_as(view.weight)
-    return unit_sum(view, lambda w, n: w.abs() * n, other=norms, other_bias=None)
+    return feature_sum(view, torch.abs, rms)
 
 
 register(
