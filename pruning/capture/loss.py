@@ -41,9 +41,7 @@ class ChunkedLoss(torch.autograd.Function):
             logits = logits if logits.dtype == torch.float64 else logits.float()
             losses[rows] = _losses(logits, targets[rows], row_weights[rows] * scale, slopes=wants_gradient)
             if gradient is not None:
-                gradient[rows] = (
-                    logits.to(weight.dtype) @ weight
-                )  # oneDNN is slower where so many terms are summed
+                gradient[rows] = product(logits.to(weight.dtype), weight.T)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         total = (losses * row_weights).sum() * scale
