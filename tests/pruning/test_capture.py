@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from pruning.capture.gradients import STATISTICS
-from pruning.capture.passes import batch_bounds
+from pruning.capture.passes import CalibrationPass, batch_bounds
 from pruning.capture.views import Level
+from pruning.config import CaptureConfig
 from pruning.errors import NumericsError
+from pruning.importance import ESTIMATORS
 from pruning.models.adapter import STRUCTURES, linear
 from pruning.models.loading import LoadedModel
 from tests.pruning.brute import brute_taylor, plain_gradients
@@ -165,3 +167,32 @@ def test_gradients_that_were_there_before_do_not_count() -> None:
         parameter.grad = torch.full_like(parameter, 100.0)
     again = capture_of(loaded, samples, Level.GRADIENTS, [4])
     assert torch.equal(clean.score("taylor", 4, "mlp"), again.score("taylor", 4, "mlp"))
+
+
+@pytest.mark.parametrize("level", [Level.GATE, Level.GRADIENTS])
+def test_gradients_take_one_float32_copy_and_one_at_a_time(variant: str, level: Level) -> None:
+    """`taylor_gate` forms no gradient of a parameter; `taylor` frees each one before the next is there."""
+    loaded, samples = build(variant), text(2)
+    parameters = list(loaded.model.parameters())
+    walk = CalibrationPass(loaded, CaptureConfig(priors=()), level, list(ESTIMATORS.values()))
+    alive = list[int]()
+    for parameter in parameters:
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(
+                lambda _: alive.append(sum(p.grad is not None for p in parameters))
+            )
+    walk.batch(samples.ids, samples.mask(slice(0, 2)), 0)
+    held = sum(item.accumulator.nbytes for item in walk.folder.tracked) if walk.folder else 0
+    walk.close()
+    prunable: list[torch.Tensor] = []
+    for layer in loaded.adapter.decoder_layers(loaded.model):
+        for projection in loaded.adapter.projections:
+            module = linear(layer, projection)
+            assert module is not None
+            cut = module.bias is not None and projection.axis == 0  # the other biases are nobody's
+            prunable += [module.weight, module.bias] if cut else [module.weight]
+    if level == Level.GATE:
+        assert (alive, held) == ([], 0)
+    else:
+        assert alive == [0] * len(prunable)
+        assert held == 4 * sum(tensor.numel() for tensor in prunable)
