@@ -30,8 +30,8 @@ def interval_text(mean: float, low: float, high: float) -> str:
     if math.isnan(mean):
         return "–"
     digits = digits_of((high - low) / 2)
-    text = f"{100 * mean:+.{digits}f} %"
-    return text if math.isnan(low) else f"{text} ({100 * low:+.{digits}f} … {100 * high:+.{digits}f})"
+    text = f"{100 * mean:+z.{digits}f} %"
+    return text if math.isnan(low) else f"{text} ({100 * low:+z.{digits}f} … {100 * high:+z.{digits}f})"
 
 
 def size_text(mean: float, low: float, high: float) -> str:

@@ -31,6 +31,7 @@ def test_bad_words_end_with_a_message(
 def test_numbers_in_sentences() -> None:
     assert interval_text(0.0102, 0.0098, 0.0106) == "+1.020 % (+0.980 … +1.060)"
     assert interval_text(-0.5, -0.6, -0.4) == "-50 % (-60 … -40)"
+    assert interval_text(-0.001, -0.2, 0.2) == "+0 % (-20 … +20)"  # no minus in front of nothing
     assert bound_text(0.00294) == "0.3"
     assert bound_text(0.00301) == "0.31"
     assert bound_text(1.5) == "150"
