@@ -1,7 +1,7 @@
 """What the command line must say about a result before anybody reads a number."""
 
 from analysis.document import Paragraph
-from analysis.report import Findings
+from analysis.findings import Findings
 from analysis.story import warnings
 from analysis.texts import Texts
 

@@ -1,17 +1,13 @@
 """From runs to reports: the one function that the command line, the demo and a grid's last job call."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from analysis.cross_model import CrossFindings, compare_models
 from analysis.describe import summarise
 from analysis.document import Document
-from analysis.factors import find_factors
+from analysis.findings import Findings, analyse
 from analysis.folder import settle, write_bytes, write_document
 from analysis.machine import check, cross_model_comparison, findings_json
-from analysis.per_model import ModelFindings, analyse_model
-from analysis.protocol import choose_perplexity, separate
 from analysis.runset import Runs
 from analysis.study import study_text
 from analysis.texts import Texts
@@ -20,24 +16,6 @@ from pruning.files import write_json
 
 Style = Literal["full", "study"]
 COMPARISON = "cross_model_comparison.json"
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All findings about a set of runs."""
-
-    runs: Runs
-    factors: list[str]
-    models: list[ModelFindings]
-    cross: CrossFindings
-
-
-def analyse(runs: Runs, allow_mixed: bool = False, protocol: str | None = None) -> Findings:
-    """Find out everything; rows of other protocols are set aside unless `allow_mixed`."""
-    runs = choose_perplexity(separate(runs, allow_mixed, protocol))
-    factors = find_factors(runs.valid())
-    models = [analyse_model(runs, name, factors) for name in runs.models()]
-    return Findings(runs, factors, models, compare_models(models, factors))
 
 
 def write_reports(

@@ -12,6 +12,7 @@ from slurm import queue
 from slurm.arguments import Arguments, parse
 from slurm.claims import Owner
 from slurm.config import GridConfig
+from slurm.estimate import as_json
 from slurm.foreign import find_foreign, settle
 from slurm.grid import build, load_grid, load_slurm
 from slurm.helptext import CANCEL, GRID, LOGS, RETRY, STATUS
@@ -38,7 +39,7 @@ def grid(argv: list[str]) -> int:
     if "dry-run" in given.flags:
         view = look(plan)
         if "json" in given.flags:
-            print(dumps(view.as_json() | {"foreign": len(foreign), "problems": [p.what for p in problems]}))
+            print(dumps(as_json(view) | {"foreign": len(foreign), "problems": [p.what for p in problems]}))
             return 0
         out.print(plan_table(view))
         for line in task_lines(plan) if "tasks" in given.flags else []:
@@ -70,7 +71,7 @@ def status(argv: list[str]) -> int:
         return follow(plan)
     view = look(plan)
     if "json" in given.flags:
-        print(dumps(view.as_json()))
+        print(dumps(as_json(view)))
         return 0
     out = console()
     out.print(status_table(view))

@@ -1,6 +1,8 @@
 """How long the rest of a grid takes: from what its finished tasks took, else from what the grid file expects."""
 
+from dataclasses import asdict
 from statistics import fmean
+from typing import Any
 
 from slurm.overview import Overview, TaskView
 
@@ -20,6 +22,19 @@ def estimate(view: Overview) -> float | None:
             return None
         total += max(0.0, seconds - (task.age or 0.0)) if task.condition == "running" else seconds
     return total
+
+
+def as_json(view: Overview) -> dict[str, Any]:
+    """The view, and how long the rest takes, as plain data."""
+    rest = estimate(view)
+    return {
+        "grid": view.plan.grid, "out": view.plan.out, "launcher": view.plan.launcher, "complete": view.complete,
+        "counts": {kind: dict(view.count(kind)) for kind in ("capture", "baseline", "run", "analysis")},
+        "gpu_hours": round(sum(task.gpu_seconds for task in view.tasks) / 3600, 4),
+        "hours": round(sum(task.seconds for task in view.tasks) / 3600, 4),
+        "estimated_rest_hours": None if rest is None else round(rest / 3600, 4),
+        "tasks": [asdict(task) for task in view.tasks],
+    }  # fmt: skip
 
 
 def duration(seconds: float) -> str:

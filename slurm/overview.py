@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -74,20 +74,6 @@ class Overview:
     def active(self) -> bool:
         """Whether anything runs or waits in the queue."""
         return bool(self.of("running", "queued"))
-
-    def as_json(self) -> dict[str, Any]:
-        """The view as plain data."""
-        from slurm.estimate import estimate
-
-        rest = estimate(self)
-        return {
-            "grid": self.plan.grid, "out": self.plan.out, "launcher": self.plan.launcher, "complete": self.complete,
-            "counts": {kind: dict(self.count(kind)) for kind in ("capture", "baseline", "run", "analysis")},
-            "gpu_hours": round(sum(view.gpu_seconds for view in self.tasks) / 3600, 4),
-            "hours": round(sum(view.seconds for view in self.tasks) / 3600, 4),
-            "estimated_rest_hours": None if rest is None else round(rest / 3600, 4),
-            "tasks": [asdict(view) for view in self.tasks],
-        }  # fmt: skip
 
 
 def observe(plan: Plan, jobs: Mapping[str, Job] | None, submitted: Mapping[str, str]) -> Overview:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from analysis.insight.claims import Claim
+from analysis.insight.contents import Report
 from analysis.insight.datasets import KINDS, TIME
 from analysis.insight.ingest import DATE
 from analysis.insight.markup import cited
 from analysis.insight.numbers import show
-from analysis.insight.report import Report
 from analysis.insight.texts import Words
 
 SHOWN = 50

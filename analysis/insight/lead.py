@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from analysis.insight.report import Report
+from analysis.insight.contents import Report
 from analysis.insight.texts import Words
 
 Tone = Literal["text", "warning", "note"]

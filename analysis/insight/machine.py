@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.insight.claims import Claim
+from analysis.insight.contents import Report
 from analysis.insight.guard import Checked
 from analysis.insight.narrative import sentence
-from analysis.insight.report import Report
 from analysis.insight.texts import Words
 from analysis.insight.walk import MARK
 from pruning.files import write_json

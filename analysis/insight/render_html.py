@@ -6,10 +6,10 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from analysis.insight.contents import Report
 from analysis.insight.grids import inventory, own_figures, sources, strengths, struck
 from analysis.insight.lead import chance_line, guard_line, lead, order, title
 from analysis.insight.markup import to_html
-from analysis.insight.report import Report
 from analysis.insight.texts import Words
 
 

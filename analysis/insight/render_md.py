@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from analysis.insight.contents import Report
 from analysis.insight.grids import Grid, inventory, meaning, own_figures, place, strengths, struck
 from analysis.insight.lead import chance_line, guard_line, lead, order, title
 from analysis.insight.markup import cited, to_markdown
 from analysis.insight.numbers import show
-from analysis.insight.report import Report
 from analysis.insight.texts import Words
 
 SIGNS = {"text": "", "note": "> ", "warning": "> **!** "}

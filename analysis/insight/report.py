@@ -4,76 +4,29 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from analysis.insight.claims import Facts, number_facts
-from analysis.insight.config import InsightConfig, Persona, read_persona
-from analysis.insight.datasets import Dataset, build
+from analysis.insight.config import InsightConfig, read_persona
+from analysis.insight.contents import Clock, Report
+from analysis.insight.datasets import build
 from analysis.insight.facts import write_facts
 from analysis.insight.findings.all import find_all
-from analysis.insight.findings.base import Finding
 from analysis.insight.guard import Checked, chance, check
-from analysis.insight.ingest import Ingested, ingest
+from analysis.insight.ingest import ingest
+from analysis.insight.machine import write_machine
 from analysis.insight.markup import clean
 from analysis.insight.narrative import findings_text, narrate
 from analysis.insight.prompt import Prompt, make_prompt
+from analysis.insight.render_html import page
+from analysis.insight.render_md import markdown
 from analysis.insight.streams import WriterError, Written
 from analysis.insight.texts import Words
 from analysis.insight.writers import write
 from pruning.files import write_atomic
 
 FACTS = "facts.parquet"
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Seconds of each stage, and peak memory in bytes (this process and its largest child)."""
-
-    ingest: float
-    analysis: float
-    writing: float
-    total: float
-    peak: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that the report says.
-
-    Attributes:
-        narrative: Section name -> checked text; section `narrative` when a model wrote it.
-        chance: Altered figures that would still have passed, and how many were tried.
-        written: The model's text with its timings; None from templates.
-        fallback: Why the asked-for writer did not write; empty otherwise.
-    """
-
-    config: InsightConfig
-    given: Ingested
-    datasets: tuple[Dataset, ...]
-    findings: tuple[Finding, ...]
-    facts: Facts
-    narrative: dict[str, Checked]
-    persona: Persona
-    prompt: Prompt
-    written: Written | None
-    fallback: str
-    partial: int
-    fact_rows: int
-    clock: Clock
-    day: str
-    chance: tuple[int, int]
-
-    @property
-    def checked(self) -> int:
-        """Figures that were checked."""
-        return sum(len(text.verdicts) for text in self.narrative.values())
-
-    @property
-    def failed(self) -> int:
-        """Figures that were struck out."""
-        return sum(len(text.failed) for text in self.narrative.values())
 
 
 def make_report(config: InsightConfig, today: str | None = None) -> Report:
@@ -141,10 +94,6 @@ def write_report(config: InsightConfig, today: str | None = None) -> tuple[Repor
     Raises:
         SecateurError: As `make_report`.
     """
-    from analysis.insight.machine import write_machine
-    from analysis.insight.render_html import page
-    from analysis.insight.render_md import markdown
-
     report = make_report(config, today)
     words = Words(config.lang)
     out = Path(config.out)

@@ -1,17 +1,14 @@
 """Every plot of a report: which there are."""
 
 from functools import partial
-from typing import TYPE_CHECKING
 
+from analysis.findings import Findings
 from analysis.plots import cross, grid, layers, runs, scatter
 from analysis.plots.style import Job
 from analysis.story_model import slug
 
-if TYPE_CHECKING:
-    from analysis.report import Findings
 
-
-def jobs(findings: "Findings") -> list[Job]:
+def jobs(findings: Findings) -> list[Job]:
     """All plots that the report has a place for."""
     listed = [
         Job("methods_by_model", partial(cross.methods_by_model, findings.models)),

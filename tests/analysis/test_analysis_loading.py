@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from analysis.factors import find_factors, setting_texts
+from analysis.findings import analyse
 from analysis.foreign import load_csv, read_mapping
 from analysis.load import from_records, load_runs
 from analysis.protocol import choose_perplexity, describe, separate
-from analysis.report import analyse
 from analysis.runset import join
 from eval.record import write_record
 from pruning.errors import ConfigError, DataError

@@ -15,11 +15,12 @@ import pytest
 
 from analysis.cross_model import compare_models
 from analysis.export import column_docs, results_table
+from analysis.findings import analyse
 from analysis.folder import LISTING
 from analysis.formats import about, columns, show
 from analysis.load import load_runs
 from analysis.machine import plain, schema
-from analysis.report import analyse, write_reports
+from analysis.report import write_reports
 from analysis.texts import read_texts
 from eval.config import TASKS
 from eval.record import RunRecord

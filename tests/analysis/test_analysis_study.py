@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 from analysis.describe import summarise
+from analysis.findings import analyse
 from analysis.foreign import load_csv
-from analysis.report import analyse, write_reports
+from analysis.report import write_reports
 from analysis.runset import Runs, join
 from analysis.study import study_text
 from eval.config import TASKS

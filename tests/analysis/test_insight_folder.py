@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.insight.config import InsightConfig
-from analysis.insight.report import Report, write_report
+from analysis.insight.contents import Report
+from analysis.insight.report import write_report
 from eval.record import write_record
 from tests.analysis.conftest import build_record, failed_record
 

@@ -29,7 +29,8 @@ from written import (
 
 from analysis.insight.cli import insight
 from analysis.insight.config import InsightConfig, WriterConfig
-from analysis.insight.report import Report, write_report
+from analysis.insight.contents import Report
+from analysis.insight.report import write_report
 from pruning.world.bundle import model_dir
 
 SOON = 0.02

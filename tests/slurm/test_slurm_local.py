@@ -13,6 +13,7 @@ import pytest
 from slurm_bench import until
 
 from eval.record import ANSWERS, read_record
+from slurm.estimate import as_json
 from slurm.launch import look
 from slurm.local import slots, visible_gpus
 from slurm.overview import Overview, TaskView
@@ -223,7 +224,7 @@ def test_each_process_sees_the_gpu_of_its_place(bench, monkeypatch) -> None:
     bench.order(seconds=0.3)
     assert bench.grid() == 0
     assert {line["cuda"] for line in bench.ledger() if line["what"] == "evaluate"} == {"1", "4"}
-    assert view(bench).as_json()["gpu_hours"] > 0
+    assert as_json(view(bench))["gpu_hours"] > 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pruning.files import write_json
 from slurm.claims import myself
 from slurm.dev.cluster import ClusterError, down, missing_programs, up
 from slurm.dev.configs import Shape
-from slurm.estimate import duration, estimate
+from slurm.estimate import as_json, duration, estimate
 from slurm.grid import build, load_grid, load_slurm
 from slurm.launch import look
 from slurm.overview import observe
@@ -97,7 +97,7 @@ def test_every_condition_is_told_apart(bench) -> None:
     blocked = [each for each in view.tasks if each.condition == "blocked"]
     assert len(blocked) == 3
     assert all(each.detail == f"blocked by {captures[0].id}: WorkerError: boom" for each in blocked)
-    assert json.loads(json.dumps(view.as_json()))["gpu_hours"] == 0.1
+    assert json.loads(json.dumps(as_json(view)))["gpu_hours"] == 0.1
 
 
 def test_a_stage_counts_from_the_second_in_which_the_attempt_began(bench) -> None:
