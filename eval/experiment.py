@@ -20,7 +20,7 @@ from eval.config import RunConfig
 from eval.data import protocol_file
 from eval.identity import dense_config, is_dense, run_id
 from eval.measure import measure
-from eval.perplexity import texts_of
+from eval.perplexity import check_windows, texts_of
 from eval.protocols import protocols
 from eval.record import ANSWERS, RECORD, Failure, RunRecord, read_record, write_record
 from eval.recording import failed_record, finished_record
@@ -30,6 +30,7 @@ from pruning.capture.workers import Workers
 from pruning.checkpoint import save_pruned
 from pruning.errors import StorageError
 from pruning.files import clear_leftovers, digest, write_atomic, write_json
+from pruning.models.loading import load, outline
 from pruning.obtain import obtain_capture
 from pruning.pipeline import Pruned
 from pruning.plan import PruningPlan, whole
@@ -94,10 +95,13 @@ def experiment(config: RunConfig, plan: PruningPlan | None = None) -> RunRecord:
 def check(config: RunConfig) -> None:
     """Refuse a run that cannot work before anything is loaded or measured; `failed.json` says why."""
     name, folder = _place(config)
-    if is_dense(config) or (folder / RECORD).exists():
+    if (folder / RECORD).exists():
         return
     with _failures(config, name, _Progress(folder, "check"), now()):
-        pipeline.check(config, evaluation_text(config))
+        model = outline(config.model)
+        check_windows(model.model, model.tokenizer, config.eval)
+        if not is_dense(config):
+            pipeline.check(config, model, evaluation_text(config))
 
 
 def _place(config: RunConfig) -> tuple[str, Path]:
@@ -142,8 +146,6 @@ def baseline(config: RunConfig) -> RunRecord | None:
 
 def capture_only(config: RunConfig) -> dict[str, Any]:
     """Compute (or find) the capture that runs with this config share; returns its facts."""
-    from pruning.models.loading import load
-
     loaded = load(config.model, config.device)
     capture, reused = obtain_capture(config, loaded, evaluation_text(config))
     return {**capture.facts, "reused": reused, "snapshots": list(capture.snapshots)}
@@ -209,8 +211,6 @@ def _save(folder: Path, pruned: Pruned, workers: Workers) -> None:
 
 def _given(config: RunConfig, plan: PruningPlan | None, progress: pipeline.Announce) -> Pruned:
     """A dense model, or one cut to a plan that exists: nothing is scored."""
-    from pruning.models.loading import load
-
     progress("load")
     start = time.perf_counter()
     loaded = load(config.model, config.device)

@@ -20,7 +20,7 @@ from eval.fast_lm import FastLM
 from eval.harness import TaskResults, harness_version, run_tasks
 from eval.hflm import COUNTERS, StoredHFLM
 from eval.parallel import World, barrier, world
-from eval.perplexity import perplexity
+from eval.perplexity import check_windows, perplexity
 from eval.prefix import PrefixReuse
 from eval.protocols import WORD_PERPLEXITY, Protocol, protocols
 from eval.record import Metric
@@ -82,6 +82,7 @@ def measure(
     Raises:
         DataError: Data is missing or a window does not fit the model.
     """
+    check_windows(model, tokenizer, config)
     here, parts = world(), folder / PARTS
     identity = identity or content_identity(model)
     key = {"model": identity, "tokenizer": tokenizer_identity(tokenizer), "dtype": str(_dtype(model))}

@@ -24,7 +24,7 @@ from eval.backbone import Backbone, NotSeparable, context_length, take_apart
 from eval.config import EvalConfig
 from eval.data import HUB_TEXTS, protocol_file
 from eval.parallel import add_up, world
-from eval.protocols import Protocol
+from eval.protocols import Protocol, protocols
 from eval.record import Metric
 from pruning.documents import document_tokens, read_texts, single_breaks
 from pruning.errors import DataError
@@ -118,12 +118,7 @@ def perplexity(
     Raises:
         DataError: The text is missing or too short, or a window exceeds the model's context.
     """
-    limit = context_length(model, tokenizer, 2**31)
-    if protocol.window > limit:
-        raise DataError(
-            f"{protocol.name}: a window of {protocol.window} tokens exceeds the model's context of {limit}. "
-            f"Choose a window of {limit} or less, for example {protocol.text}@{limit}"
-        )
+    check_windows(model, tokenizer, config)
     windows = cut(tokenize(texts_of(config, protocol), tokenizer, protocol), protocol, config.ppl.max_tokens)
     losses = window_losses(model, windows.ids, progress=progress, label=protocol.name)
     means = losses / (windows.ids.shape[1] - 1)
@@ -133,6 +128,23 @@ def perplexity(
         means = np.append(means, extra / (windows.tail.shape[1] - 1))
         scored += windows.tail.shape[1] - 1
     return metric_of(means, scored), windows.tokens
+
+
+def check_windows(model: Any, tokenizer: Any, config: EvalConfig) -> None:
+    """Refuse windows that a model cannot read; its weights need not be there.
+
+    Raises:
+        DataError: A window exceeds the model's context.
+    """
+    limit = context_length(model, tokenizer, 2**31)
+    for protocol in protocols(config):
+        if protocol.kind == "windows" and protocol.window > limit:
+            own = config.ppl.text is not None
+            key = f"eval.ppl.window={limit}" if own else f"eval.ppl.protocols=[{protocol.text}@{limit}]"
+            raise DataError(
+                f"{protocol.name}: a window of {protocol.window} tokens exceeds the model's context of {limit}. "
+                f"Choose {limit} or less, for example {key}"
+            )
 
 
 def metric_of(means: np.ndarray, scored: int) -> Metric:

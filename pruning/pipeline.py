@@ -19,7 +19,7 @@ from pruning.config import PruneConfig
 from pruning.errors import NumericsError
 from pruning.importance.scores import Scores, final_scores, needs_capture
 from pruning.models.adapter import STRUCTURES
-from pruning.models.loading import LoadedModel, load, outline, resolve_device
+from pruning.models.loading import LoadedModel, load, resolve_device
 from pruning.obtain import obtain_capture, samples_for
 from pruning.plan import PruningPlan, whole
 from pruning.repair import cut
@@ -155,14 +155,13 @@ def _note(result: Pruned, facts: dict[str, Any]) -> None:
         result.story["compensation"] = facts
 
 
-def check(config: PruneConfig, exclude: frozenset[str] = frozenset()) -> None:
-    """Refuse what can be known to fail before any weight is loaded.
+def check(config: PruneConfig, model: LoadedModel, exclude: frozenset[str] = frozenset()) -> None:
+    """Refuse what can be known to fail before any weight is loaded; `model` is the outline of the config's.
 
     Raises:
-        SecateurError: Unknown family, missing modules or device, too little text, or a budget that cannot be met.
+        SecateurError: Missing device, too little text, or a budget that cannot be met.
     """
     resolve_device(config.device)
-    model = outline(config.model)
     flat = Scores({s: tuple(np.zeros(layer.units(s)) for layer in model.layout.layers) for s in STRUCTURES})
     make_plan(flat, model.layout, config.method, config.budget, config.guard, model.fingerprint)
     if needs_capture(config.method) or config.method.changes_weights:

@@ -98,6 +98,14 @@ def test_an_impossible_budget_is_refused_before_anything_is_computed(here: Place
     assert len(list(here.out.glob("*/"))) == 1  # the run's own folder: no baseline
 
 
+@pytest.mark.parametrize("method", ["blockwise", "dense"])
+def test_a_window_beyond_the_context_is_refused_before_anything_is_computed(here: Place, method: str) -> None:
+    says = ("a window of 129 tokens", "the model's context of 128", "eval.ppl.window=128")
+    refused(here, f"method={method}", *here.perplexity(window=129), says=says)
+    assert not (here.out / "cache" / "captures").exists()
+    assert len(list(here.out.glob("*/"))) == 1  # the run's own folder: no baseline
+
+
 def test_layer_weights_of_wrong_length(here: Place) -> None:
     per_layer = ("method.allocation=per_layer", "method.layer_weights=[1,2]")
     refused(here, *per_layer, says=("method.layer_weights has 2 values", "4 layers"))

@@ -19,7 +19,7 @@ from pruning.compose import compose, options, register
 from pruning.config import validate
 from pruning.errors import DataError
 from pruning.importance.scores import needs_capture
-from pruning.models.loading import LoadedModel, load
+from pruning.models.loading import LoadedModel, load, outline
 from pruning.obtain import samples_for
 from tests.pruning.commands import WORDS, Place, place, write_jsonl
 
@@ -128,9 +128,10 @@ def test_a_file_that_is_mostly_evaluation_text_is_refused(
         pipeline.run(run, exclude=exclude)
         assert not seen
         return
-    for work in (pipeline.check, pipeline.run):
-        with pytest.raises(DataError, match="20 of 30 documents are evaluation text"):
-            work(run, exclude=exclude)
+    with pytest.raises(DataError, match="20 of 30 documents are evaluation text"):
+        pipeline.check(run, outline(run.model), exclude)
+    with pytest.raises(DataError, match="20 of 30 documents are evaluation text"):
+        pipeline.run(run, exclude=exclude)
     assert not seen
 
 
