@@ -2,9 +2,8 @@
 
 `python -m pruning.bench_capture [shape=llama100m] [device=cpu] [rounds=3] [samples=64] [length=128]` runs every side
 in processes of its own, in turn, and prints ratios. Random weights: speed does not depend on them. Memory is measured
-in runs of its own, where the C library returns freed blocks at once, so that the peak shows what is alive. What plain
-backward needs above the model besides its gradients is its activations; the last column tells what a side needs beyond
-them, which is what it keeps of gradients, less what it saves on activations.
+in runs of its own, where the C library returns freed blocks at once, so that the peak shows what is alive: activations,
+logits, gradients, accumulators, and what waits at the borders of segments.
 """
 
 import json
@@ -22,7 +21,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pruning.calibration import Samples
-from pruning.capture.passes import run_capture
+from pruning.capture.run import run_capture
 from pruning.capture.views import Level
 from pruning.config import CaptureConfig, TaylorConfig
 from pruning.importance import ESTIMATORS
@@ -41,7 +40,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False, "rope_theta": 500000.0,
     },
 }  # fmt: skip
-SIDES = ("plain", "taylor_gate", "taylor")
+ONE_WALK = "taylor, capture.segments=1"
+SIDES = ("plain", "taylor_gate", "taylor", ONE_WALK)
 BATCH = 4
 RETURN_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
@@ -67,12 +67,11 @@ def plain(loaded: LoadedModel, samples: Samples) -> None:
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
 
 
-def captured(loaded: LoadedModel, samples: Samples, level: Level) -> None:
-    """Our pass at a level, its final scores included."""
-    config, taylor = (
-        CaptureConfig(priors=()),
-        TaylorConfig(num_samples=len(samples.ids), batch_size=BATCH),
-    )
+def captured(loaded: LoadedModel, samples: Samples, side: str) -> None:
+    """Our pass, its final scores included."""
+    level = Level.GATE if side == "taylor_gate" else Level.GRADIENTS
+    config = CaptureConfig(priors=(), segments=1 if side == ONE_WALK else None)
+    taylor = TaylorConfig(num_samples=len(samples.ids), batch_size=BATCH)
     run_capture(
         loaded, samples, config, taylor, level, [len(samples.ids)], list(ESTIMATORS.values()), progress=False
     )
@@ -90,7 +89,7 @@ def measure_side(side: str, shape: str, device: str, count: int, length: int) ->
         if side == "plain":
             plain(loaded, samples)
         else:
-            captured(loaded, samples, Level.GATE if side == "taylor_gate" else Level.GRADIENTS)
+            captured(loaded, samples, side)
 
     meter = Meter(loaded.device)
     work(BATCH)
@@ -105,7 +104,6 @@ def measure_side(side: str, shape: str, device: str, count: int, length: int) ->
         torch.cuda.synchronize()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = meter.peak()
-    model_bytes = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     projections = [
         linear(x, p) for x in loaded.adapter.decoder_layers(loaded.model) for p in loaded.adapter.projections
     ]
@@ -113,7 +111,7 @@ def measure_side(side: str, shape: str, device: str, count: int, length: int) ->
     return {
         "side": side, "seconds": wall if device != "cpu" else cpu, "wall": wall,
         "above": peak.growth(), "peak": peak.where()[1],
-        "model_bytes": model_bytes, "parameters": loaded.layout.total_parameters, "prunable_float32": 4 * prunable,
+        "parameters": loaded.layout.total_parameters, "prunable_float32": 4 * prunable,
     }  # fmt: skip
 
 
@@ -171,11 +169,10 @@ def _print(
         "time / plain",
         "peak above the model, MB",
         "peak in all, MB",
-        "of it beyond plain's activations / float32 copy of the prunable weights",
+        "the same / float32 copy of the prunable weights",
     ):
         table.add_column(column, justify="left" if column == "side" else "right")
     base = [row["seconds"] for row in rounds["plain"]]
-    activations = memory["plain"]["above"] - first["model_bytes"]  # plain keeps a gradient of every parameter
     for side, rows in rounds.items():
         seconds = [row["seconds"] for row in rows]
         ratio = statistics.median(a / b for a, b in zip(seconds, base, strict=True))
@@ -186,7 +183,7 @@ def _print(
             f"{ratio:.3f}",
             f"{above / 1e6:,.0f}",
             f"{memory[side]['peak'] / 1e6:,.0f}",
-            f"{(above - activations) / first['prunable_float32']:.2f}",
+            f"{above / first['prunable_float32']:.2f}",
         )
     Console(width=140).print(table)
 

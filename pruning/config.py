@@ -112,6 +112,14 @@ class CaptureConfig(Frozen):
     on_nonfinite: Literal["skip", "fail"] = "skip"
     offload: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
     gradient_checkpointing: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
+    segments: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            json_schema_extra=LOCAL,
+            description="parts of the model whose gradients are accumulated in turn",
+        ),
+    ] = None
 
 
 class BudgetConfig(Frozen):

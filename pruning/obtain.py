@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from pruning.calibration import Samples, load_samples
 from pruning.capture.cache import CaptureCache
-from pruning.capture.passes import run_capture
 from pruning.capture.result import Capture
+from pruning.capture.run import run_capture
 from pruning.capture.views import Level
 from pruning.capture.workers import Workers
 from pruning.config import PruneConfig, capture_identity

@@ -81,6 +81,7 @@ def test_the_identity_forgets_places_and_labels() -> None:
         "eval.batch_size=3",
         "model.name=other",
         "capture.offload=true",
+        "capture.segments=3",
     ):
         assert config_digest(validate(RunConfig, compose("run", [change]))) == config_digest(plain), change
     for change in (

@@ -42,6 +42,7 @@ class ActivationRecorder:
         adapter: ModelAdapter,
         layout: Layout,
         *,
+        layers: range,
         gradients: bool,
         moments: bool = False,
         offload: bool = False,
@@ -54,9 +55,10 @@ class ActivationRecorder:
         self._mask: torch.Tensor | None = None
         self._scale = 1.0
         self._backward = False
-        for index, layer in enumerate(adapter.decoder_layers(model)):
+        every = adapter.decoder_layers(model)
+        for index in layers:
             for structure in STRUCTURES:
-                module = linear(layer, adapter.output(structure))
+                module = linear(every[index], adapter.output(structure))
                 if module is not None:
                     self._watch(module, index, structure, layout.layers[index].units(structure))
 

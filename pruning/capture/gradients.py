@@ -11,12 +11,10 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from pruning.capture.moments import chunk_moments, combine, moments_of, powers, statistics
 from pruning.capture.views import row_chunks
 from pruning.models.adapter import ModelAdapter, Projection, linear
 from pruning.models.layout import Layout
-
-STATISTICS = ("mean_abs", "std", "l2", "max", "min")
-"""Per tensor: mean of abs(g), standard deviation, L2 norm, largest and smallest value."""
 
 CPU_CHUNK = 2**17
 """Elements that are worked on at once on a CPU, small enough to stay in its cache."""
@@ -42,19 +40,27 @@ class Tracked:
 
 
 class GradientFolder:
-    """Owns the hooks and the accumulators of all prunable parameters."""
+    """Owns the hooks and the accumulators of the prunable parameters of some layers."""
 
     def __init__(
-        self, model: nn.Module, adapter: ModelAdapter, layout: Layout, *, squares: bool, offload: bool
+        self,
+        model: nn.Module,
+        adapter: ModelAdapter,
+        layout: Layout,
+        *,
+        layers: range,
+        squares: bool,
+        offload: bool,
     ) -> None:
         self.tracked: list[Tracked] = []
         self._handles: list[RemovableHandle] = []
         self._moments: dict[int, torch.Tensor] = {}
         self._undo: set[int] | None = None
         self._scale = 1.0
-        for index, layer in enumerate(adapter.decoder_layers(model)):
+        every = adapter.decoder_layers(model)
+        for index in layers:
             for projection in adapter.projections:
-                module = linear(layer, projection)
+                module = linear(every[index], projection)
                 if module is None:
                     continue
                 units = layout.layers[index].units(projection.structure)
@@ -112,7 +118,7 @@ class GradientFolder:
                 return
         else:  # no wait for the device: a bad gradient is folded as zeros and found out at the end of the batch
             bad = ~torch.isfinite(gradient).all()
-            self._moments[number] = _moments(gradient)
+            self._moments[number] = moments_of(gradient)
             self._moments[number][0] += torch.where(bad, torch.nan, 0.0)
             gradient = torch.where(bad, torch.zeros_like(gradient), gradient)
             _add(item.accumulator, gradient, 1.0 / self._scale)
@@ -158,7 +164,7 @@ class GradientFolder:
             rows.append(
                 torch.full((5,), torch.nan, dtype=torch.float64)
                 if moments is None
-                else statistics(moments.cpu() / _powers(self._scale), item.parameter.numel())
+                else statistics(moments.cpu() / powers(self._scale), item.parameter.numel())
             )
         return torch.stack(rows)
 
@@ -169,49 +175,6 @@ class GradientFolder:
         for item in self.tracked:
             item.parameter.requires_grad_(False)
             item.parameter.grad = None
-
-
-def statistics(moments: torch.Tensor, count: int) -> torch.Tensor:
-    """From moments (sum abs, sum, sum of squares, max, min) of `count` numbers to `STATISTICS`. float64 [5]."""
-    absolute, total, squares, largest, smallest = moments
-    variance = (squares / count - (total / count) ** 2).clamp(min=0)
-    return torch.stack([absolute / count, variance.sqrt(), squares.sqrt(), largest, smallest])
-
-
-def moment_statistics(gradient: torch.Tensor) -> torch.Tensor:
-    """`STATISTICS` of one tensor, float64 [5]."""
-    return statistics(_moments(gradient).cpu(), gradient.numel())
-
-
-def _powers(scale: float) -> torch.Tensor:
-    """What each moment has to be divided by when the gradient carries the factor `scale`."""
-    return torch.tensor([scale, scale, scale**2, scale, scale], dtype=torch.float64)
-
-
-def _moments(gradient: torch.Tensor) -> torch.Tensor:
-    """Sum abs, sum, sum of squares, max, min of a tensor; float64 [5]; never infinite by overflow."""
-    matrix = gradient if gradient.dim() == 2 else gradient[None]
-    return _combine(torch.stack([_chunk_moments(matrix[rows]) for rows in row_chunks(matrix)]))
-
-
-def _chunk_moments(chunk: torch.Tensor) -> torch.Tensor:
-    wide = chunk if chunk.dtype == torch.float64 else chunk.float()
-    smallest, largest = wide.aminmax()
-    norm = torch.linalg.vector_norm(wide, dtype=torch.float64 if wide.dtype == torch.float64 else None)
-    absolute = torch.linalg.vector_norm(wide, ord=1)
-    values = torch.stack([absolute, wide.sum(), norm, largest, smallest]).double()
-    if chunk.dtype in (torch.bfloat16, torch.float32) and not bool(torch.isfinite(values).all()):
-        exact = chunk.double()
-        values = torch.stack(
-            [exact.abs().sum(), exact.sum(), torch.linalg.vector_norm(exact), exact.max(), exact.min()]
-        )
-    values[2] = values[2] ** 2
-    return values
-
-
-def _combine(parts: torch.Tensor) -> torch.Tensor:
-    """Moments of a whole from the moments [n, 5] of its parts."""
-    return torch.cat([parts[:, :3].sum(0), parts[:, 3].max()[None], parts[:, 4].min()[None]])
 
 
 def _add(accumulator: torch.Tensor, gradient: torch.Tensor, factor: float) -> None:
@@ -225,30 +188,8 @@ def _fold_cpu(accumulator: torch.Tensor, gradient: torch.Tensor, factor: float) 
     for start in range(0, flat.numel(), CPU_CHUNK):
         chunk = flat[start : start + CPU_CHUNK].to(accumulator.dtype)
         into[start : start + CPU_CHUNK].add_(chunk, alpha=factor)
-        parts.append(_chunk_moments(chunk))
-    return _combine(torch.stack(parts))
-
-
-def layer_statistics(tensors: torch.Tensor, sizes: list[int]) -> dict[str, float]:
-    """Statistics of several tensors taken together, weighted by size.
-
-    Args:
-        tensors: float64 [P, 5], `STATISTICS` of each tensor.
-        sizes: Elements of each tensor.
-
-    Returns:
-        mean_abs, std, l2, max, min of all elements as one sample (std about the common mean is bounded below by
-        the pooled one; the pooled one is given).
-    """
-    weights = torch.tensor(sizes, dtype=torch.float64)
-    weights = weights / weights.sum()
-    return {
-        "mean_abs": float((tensors[:, 0] * weights).sum()),
-        "std": float((tensors[:, 1].square() * weights).sum().sqrt()),
-        "l2": float(tensors[:, 2].square().sum().sqrt()),
-        "max": float(tensors[:, 3].max()),
-        "min": float(tensors[:, 4].min()),
-    }
+        parts.append(chunk_moments(chunk))
+    return combine(torch.stack(parts))
 
 
 def requires_gradient(model: Any, value: bool) -> dict[str, bool]:

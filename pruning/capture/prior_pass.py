@@ -3,10 +3,12 @@
 Shapes: N samples, n prior samples, L layers.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from pruning.calibration import Samples
-from pruning.capture.activations import ActivationRecorder
+from pruning.capture.activations import Site
 from pruning.capture.priors import measure_priors
 from pruning.capture.result import prior_samples
 from pruning.capture.snapshots import batch_bounds
@@ -17,17 +19,16 @@ from pruning.models.loading import LoadedModel
 from pruning.progress import Bar
 
 
-def gate_prior(
-    recorder: ActivationRecorder, numbers: list[int], workers: Workers, layers: int
-) -> torch.Tensor:
-    """First-order loss rise per sample, float64 [N, L, 3]: minus the sum over units of a x dL/da."""
+def gate_prior(sites: Sequence[Site], sizes: dict[int, int], workers: Workers, layers: int) -> torch.Tensor:
+    """First-order loss rise per sample, float64 [N, L, 3]: minus the sum over units of a x dL/da.
+
+    `sizes` holds the number of samples of each batch that counted; layers without a site are zero.
+    """
     rows: dict[int, torch.Tensor] = {}
-    for batch, number in enumerate(numbers):
-        sites = {(s.layer, s.structure): s.slopes[batch].cpu() for s in recorder.sites}
-        first = next(iter(sites.values()))
-        value = torch.zeros(len(first), layers, 3, dtype=torch.float64)
-        for (layer, structure), slope in sites.items():
-            value[:, layer, 1 + STRUCTURES.index(structure)] = -slope
+    for batch, (number, samples) in enumerate(sizes.items()):
+        value = torch.zeros(samples, layers, 3, dtype=torch.float64)
+        for site in sites:
+            value[:, site.layer, 1 + STRUCTURES.index(site.structure)] = -site.slopes[batch].cpu()
         value[:, :, 0] = value[:, :, 1] + value[:, :, 2]
         rows[number] = value
     return workers.gather_rows(rows)

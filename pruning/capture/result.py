@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pruning.capture.gradients import STATISTICS, layer_statistics
+from pruning.capture.moments import STATISTICS, layer_statistics
 from pruning.capture.priors import BLOCKS
 from pruning.capture.views import Level
 from pruning.errors import StorageError

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from pruning.capture.activations import Site
-from pruning.capture.gradients import Tracked, moment_statistics
+from pruning.capture.gradients import Tracked
+from pruning.capture.moments import moment_statistics
 from pruning.capture.views import Estimator, ProjectionView
 from pruning.capture.workers import Workers
 from pruning.least_squares import block_cost
@@ -31,6 +32,7 @@ def batch_bounds(batch_size: int, snapshots: Sequence[int]) -> list[tuple[int, i
 
 def take(
     loaded: LoadedModel,
+    layers: range,
     estimators: Sequence[Estimator],
     sites: Sequence[Site],
     tracked: Sequence[Tracked],
@@ -38,22 +40,23 @@ def take(
     tokens: int,
     batches: int,
 ) -> dict[str, torch.Tensor]:
-    """Score every unit from what was accumulated so far.
+    """Score every unit of some layers from what was accumulated so far.
 
     Returns:
-        "estimator/structure" -> float32 [U], and with second moments "block_rise/structure" -> float64 [L]: the
-        second-order estimate of the loss rise (nats) when the block is bypassed.
+        "estimator/structure" -> float32 [U], and with second moments "block_rise/structure" -> float64, one number per
+        layer: the second-order estimate of the loss rise (nats) when the block is bypassed.
     """
     by_name = {(t.layer, t.name): t for t in tracked}
     by_place = {(s.layer, s.structure): s for s in sites}
     scores: dict[str, list[torch.Tensor]] = defaultdict(list)
-    blocks = {s: torch.zeros(len(loaded.layout.layers), dtype=torch.float64) for s in STRUCTURES}
+    blocks = {s: torch.zeros(len(layers), dtype=torch.float64) for s in STRUCTURES}
+    every = loaded.adapter.decoder_layers(loaded.model)
     for structure in STRUCTURES:
-        for index, layer in enumerate(loaded.adapter.decoder_layers(loaded.model)):
+        for place, index in enumerate(layers):
             units = loaded.layout.layers[index].units(structure)
             sums = {e.name: torch.zeros(units, dtype=torch.float64, device=loaded.device) for e in estimators}
             for projection in loaded.adapter.of(structure) if units else ():
-                module = linear(layer, projection)
+                module = linear(every[index], projection)
                 assert module is not None
                 view = ProjectionView(
                     projection,
@@ -68,7 +71,7 @@ def take(
                 )
                 if view.gram is not None and view.curvature is not None:
                     cost = block_cost(view.weight, view.gram, view.curvature)
-                    blocks[structure][index] = 0.5 * float(cost) / view.tokens**2
+                    blocks[structure][place] = 0.5 * float(cost) / view.tokens**2
                 for estimator in estimators:
                     part = estimator.score(view)
                     if part is not None:

@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from pruning.calibration import Samples
-from pruning.capture.passes import run_capture
 from pruning.capture.result import Capture
+from pruning.capture.run import run_capture
 from pruning.capture.views import Level
 from pruning.config import CaptureConfig, TaylorConfig
 from pruning.importance import ESTIMATORS

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from pruning.capture.gradients import STATISTICS
-from pruning.capture.passes import CalibrationPass, batch_bounds
+from pruning.capture.moments import STATISTICS
+from pruning.capture.passes import CalibrationPass
+from pruning.capture.snapshots import batch_bounds
 from pruning.capture.views import Level
 from pruning.config import CaptureConfig
 from pruning.errors import NumericsError

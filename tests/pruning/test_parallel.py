@@ -74,18 +74,23 @@ def same(two: Capture, one: Capture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("launcher", "method"), [("accelerate", "taylor_gate"), ("torchrun", "taylor_second")]
+    ("launcher", "method", "segments"),
+    [("accelerate", "taylor_gate", 1), ("torchrun", "taylor_second", 1), ("torchrun", "taylor", 3)],
 )
 def test_two_processes_capture_what_one_captures(
-    here: Place, tmp_path: Path, launcher: str, method: str
+    here: Place, tmp_path: Path, launcher: str, method: str, segments: int
 ) -> None:
-    """Levels GATE and SQUARES; seven batches, so that the processes have unequal shares; priors of every sample."""
+    """Levels GATE, SQUARES, and GRADIENTS in segments; priors of every sample.
+
+    Seven batches, so that the processes have unequal shares.
+    """
     alone = replace(here, folder=tmp_path / "alone")
     overrides = (
         f"method={method}",
         "taylor.num_samples=13",
         "capture.snapshots=[6]",
         "capture.prior_share=1.0",
+        f"capture.segments={segments}",
     )
     assert call("capture", *alone.arguments(*overrides)).code == 0
     outcome = two(launcher, "capture", *here.arguments(*overrides))

@@ -1,0 +1,164 @@
+"""A pass in segments: gradients are accumulated for a few neighbouring layers at a time, from the top down.
+
+One walk over the samples per segment. The first walk goes through the whole model, forms the loss, and ends its
+backward pass at the topmost segment's lower border, where it leaves the slopes of every batch; it also leaves what
+enters each further segment. A later walk runs its own layers again from there and goes on with those slopes.
+
+Every product is the one of a single walk, so the results are equal bit for bit; the accumulators of S segments take 1/S
+of the memory. What is paid is a second forward pass of all but the topmost segment, and a file for the borders: S - 1
+of them, N x T x D numbers each.
+
+Shapes: N samples, B batch, T tokens, D hidden, L layers, S segments.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from pruning.capture.borders import Borders
+from pruning.models.loading import LoadedModel
+
+AUTO_SEGMENTS = 4
+AUTO_BYTES = 2**28
+"""`AUTO_SEGMENTS` are taken where a float32 copy of the prunable weights is larger than this."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Decoder layers `start` to `stop` (exclusive) of `total`."""
+
+    start: int
+    stop: int
+    total: int
+
+    @property
+    def layers(self) -> range:
+        """Indices of its layers."""
+        return range(self.start, self.stop)
+
+    @property
+    def top(self) -> bool:
+        """Whether the output head follows."""
+        return self.stop == self.total
+
+    @property
+    def bottom(self) -> bool:
+        """Whether the embedding precedes."""
+        return self.start == 0
+
+
+def cut(total: int, count: int) -> list[Segment]:
+    """`total` layers in `count` segments (at most one per layer), the topmost first.
+
+    They are of nearly equal size, where the head counts as a layer; lower ones take what is left over.
+    """
+    count = max(1, min(count, total))
+    borders = [min(-((total + 1) * part // -count), total - count + part) for part in range(count + 1)]
+    return [Segment(a, b, total) for a, b in pairwise(borders)][::-1]
+
+
+class _Caught(Exception):  # noqa: N818 - not an error: it ends a forward pass
+    def __init__(self, hidden: torch.Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+class SegmentRunner:
+    """Runs batches through one segment of a model, and keeps what the next one needs."""
+
+    def __init__(self, loaded: LoadedModel, segment: Segment, borders: Borders) -> None:
+        self.segment, self.borders = segment, borders
+        model: Any = loaded.model
+        self._base: nn.Module = model.get_submodule(model.base_model_prefix)
+        self._layers = list(loaded.adapter.decoder_layers(model))
+        self._entry: torch.Tensor | None = None
+
+    def last_hidden(self, ids: torch.Tensor, number: int) -> torch.Tensor:
+        """Top segment: final hidden states [B, T, D]; a graph is recorded for its layers only."""
+        with self._watched(ids.shape, number):
+            return self._base(input_ids=ids, use_cache=False).last_hidden_state
+
+    def output(self, ids: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Any other segment: its output and the slope there, [B, T, D] each."""
+        device = _device(self._layers[self.segment.start])
+        if self.segment.bottom:
+            hidden = self._embedded(ids)
+        else:
+            hidden = self.borders.input(self.segment.start, number).to(device)
+            self._entry = hidden = hidden.requires_grad_()
+        for index in self.segment.layers:
+            hidden = _states(self._layers[index](hidden, **self.borders.keywords[ids.shape][index]))
+        return hidden, self.borders.slope(number).to(hidden.device)
+
+    def leave(self, number: int) -> None:
+        """The batch counts: keep its slope at the lower border."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self.borders.put_slope(number, entry.grad if entry.grad is not None else torch.zeros_like(entry))
+
+    def _embedded(self, ids: torch.Tensor) -> torch.Tensor:
+        """What the model feeds to its first layer."""
+
+        def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            raise _Caught(_entering(args, kwargs))
+
+        handle = self._layers[0].register_forward_pre_hook(catch, with_kwargs=True)
+        try:
+            self._base(input_ids=ids, use_cache=False)
+        except _Caught as caught:
+            return caught.hidden.detach()
+        finally:
+            handle.remove()
+        raise AssertionError("the model never ran its first layer")
+
+    @contextmanager
+    def _watched(self, shape: torch.Size, number: int) -> Generator[None]:
+        """Keep what enters each segment, and let the graph begin at the top segment. Nothing to do for one segment."""
+        if self.segment.bottom:
+            yield
+            return
+        self._entry = None
+        new = self.borders.keywords.setdefault(shape, {})
+        handles = [
+            layer.register_forward_pre_hook(self._before(index, new, number), with_kwargs=True)
+            for index, layer in enumerate(self._layers)
+        ]
+        handles.append(self._layers[self.segment.start - 1].register_forward_hook(self._begin))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, index: int, new: dict[int, dict[str, Any]], number: int) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if index not in new:
+                new[index] = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+            if index in self.borders.kept:
+                self.borders.put_input(index, number, _entering(args, kwargs))
+
+        return hook
+
+    def _begin(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        entry = _states(output).detach()
+        if not torch.is_grad_enabled():
+            return output
+        self._entry = entry.requires_grad_()
+        return (self._entry, *output[1:]) if isinstance(output, tuple) else self._entry
+
+
+def _entering(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _states(output: Any) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _device(layer: nn.Module) -> torch.device:
+    return next(layer.parameters()).device
