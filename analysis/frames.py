@@ -10,10 +10,11 @@ from analysis.paired import Paired
 
 
 def groups_frame(levels: tuple[Group, ...], factor: str) -> pd.DataFrame:
-    """Group means as a table; the first column carries the factor's name."""
+    """Group means as a table; the first column carries the factor's name. One run has no standard deviation."""
     frame = pd.DataFrame(
         [vars(level) for level in levels], columns=["level", "mean", "sd", "minimum", "maximum", "n"]
     )
+    frame["sd"] = frame["sd"].where(frame["n"] > 1)
     return frame.rename(columns={"level": factor})
 
 

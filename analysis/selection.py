@@ -116,8 +116,11 @@ def hold_out_tasks(valid: pd.DataFrame) -> HeldOut | None:
 
 
 def hold_out_questions(valid: pd.DataFrame, answers: Answers | None, seed: int = 0) -> HeldOut | None:
-    """Pick on a random half of the questions of every task, report on the other half; `SPLITS` times."""
-    if answers is None:
+    """Pick on a random half of the questions of every task, report on the other half; `SPLITS` times.
+
+    None below two runs.
+    """
+    if answers is None or len(answers.rows) < 2:
         return None
     rng = np.random.default_rng(seed)
     halves = np.stack([_half(answers.task, rng) for _ in range(SPLITS)])

@@ -44,7 +44,7 @@ def key_sentence(found: ModelFindings, texts: Texts) -> list[str]:
     )
     if found.dense is not None:
         text += texts("key.dense", dense=found.dense["acc_mean"], kept=best["kept_acc"])
-    if not math.isnan(best["acc_low"]):
+    if not math.isnan(best["acc_low"]) and len(found.valid) > 1:
         text += texts(
             "key.alone" if len(found.ties.labels) == 1 else "key.ties", n=len(found.ties.labels) - 1
         )
@@ -94,9 +94,10 @@ def _best(found: ModelFindings, name: str, runs: Runs, texts: Texts) -> tuple[Bl
     mark = frozenset(place for place, same in enumerate(wanted["same"]) if same)
     basis = {key: texts(f"basis.{key}") for key in ("questions", "errors")} | {"-": "–"}
     frame = wanted.assign(basis=wanted["basis"].map(basis))
-    blocks.append(
-        Table(f"{name}_ties", texts("tables.ties"), frame, texts("tables.ties_note"), show=25, mark=mark)
-    )
+    if len(top) > 1:
+        blocks.append(
+            Table(f"{name}_ties", texts("tables.ties"), frame, texts("tables.ties_note"), show=25, mark=mark)
+        )
     protocol = runs.ppl_protocol or "–"
     blocks.append(
         Figure(f"{name}_pareto", texts("figures.pareto"), texts("figures.pareto_note", protocol=protocol))
@@ -198,7 +199,7 @@ def _variance(variance: Variance, name: str, texts: Texts) -> list[Block]:
 
 
 def _gradients(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]:
-    if not found.associations:
+    if not found.associations or len(found.valid) < 3:  # nothing can be correlated
         return ()
     scopes = {"pooled": texts("scopes.pooled"), "within": texts("scopes.within")}
     rows = [

@@ -121,7 +121,7 @@ def _cut(loaded: LoadedModel, slopes: dict[str, torch.Tensor], share: float, *, 
         global_pruning=True,
         pruning_ratio=share,
         ignored_layers=ignored,
-        output_transform=lambda output: output.logits,  # pyright: ignore  its own annotation says None
+        output_transform=lambda output: output.logits,  # pyright: ignore[reportArgumentType]  its own annotation says None
         **options,
     )
     pruner.step()

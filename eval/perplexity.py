@@ -12,6 +12,7 @@ N windows, W tokens per window, D hidden, V vocabulary.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -118,7 +119,7 @@ def perplexity(
     Raises:
         DataError: The text is missing or too short, or a window exceeds the model's context.
     """
-    check_windows(model, tokenizer, config)
+    check_windows(model, tokenizer, config, [protocol])
     windows = cut(tokenize(texts_of(config, protocol), tokenizer, protocol), protocol, config.ppl.max_tokens)
     losses = window_losses(model, windows.ids, progress=progress, label=protocol.name)
     means = losses / (windows.ids.shape[1] - 1)
@@ -130,14 +131,16 @@ def perplexity(
     return metric_of(means, scored), windows.tokens
 
 
-def check_windows(model: Any, tokenizer: Any, config: EvalConfig) -> None:
-    """Refuse windows that a model cannot read; its weights need not be there.
+def check_windows(
+    model: Any, tokenizer: Any, config: EvalConfig, of: Sequence[Protocol] | None = None
+) -> None:
+    """Refuse windows (of some protocols, or of all) that a model cannot read; its weights need not be there.
 
     Raises:
         DataError: A window exceeds the model's context.
     """
     limit = context_length(model, tokenizer, 2**31)
-    for protocol in protocols(config):
+    for protocol in protocols(config) if of is None else of:
         if protocol.kind == "windows" and protocol.window > limit:
             own = config.ppl.text is not None
             key = f"eval.ppl.window={limit}" if own else f"eval.ppl.protocols=[{protocol.text}@{limit}]"

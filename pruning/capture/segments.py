@@ -53,12 +53,9 @@ class Segment:
 
 
 def cut(total: int, count: int) -> list[Segment]:
-    """`total` layers in `count` segments (at most one per layer), the topmost first.
-
-    They are of nearly equal size, where the head counts as a layer; lower ones take what is left over.
-    """
+    """`total` layers in `count` segments of nearly equal size (at most one per layer), the topmost first."""
     count = max(1, min(count, total))
-    borders = [min(-((total + 1) * part // -count), total - count + part) for part in range(count + 1)]
+    borders = [total * part // count for part in range(count + 1)]
     return [Segment(a, b, total) for a, b in pairwise(borders)][::-1]
 
 

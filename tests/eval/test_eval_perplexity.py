@@ -156,6 +156,17 @@ def test_window_beyond_the_context(tokenizer: Any, data_dir: Path) -> None:
         measured(make_model("llama"), tokenizer, data_dir, "wikitext2@161")
 
 
+def test_a_window_that_fits_is_measured_beside_one_that_does_not(tokenizer: Any, data_dir: Path) -> None:
+    config = EvalConfig(
+        data_dir=str(data_dir), ppl=PerplexityConfig(protocols=("wikitext2@64", "wikitext2@161"))
+    )
+    short, long = protocols(config)
+    metric, _ = perplexity(make_model("llama"), tokenizer, config, short)
+    assert metric.value is not None
+    with pytest.raises(DataError, match="161 tokens exceeds"):
+        perplexity(make_model("llama"), tokenizer, config, long)
+
+
 def test_word_perplexity_is_lm_evals(tokenizer: Any, data_dir: Path) -> None:
     """Against the definition: BOS as prefix, disjoint windows, words of the original page."""
     from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
