@@ -143,11 +143,11 @@ def _check(out: Path, plan: Plan) -> None:
 
 def _side(folder: Path, wall: float) -> Side:
     facts = [read_json(path)["facts"] for path in folder.rglob("captures/*/*/capture.json")]
-    backward = sum(fact["backward_tokens"] for fact in facts)
+    sums = {key: sum(fact[f"{key}_tokens"] for fact in facts) for key in ("forward", "backward", "prior")}
     return Side(
         passes=len(facts),
-        gradient_tokens=2 * backward,
-        prior_tokens=sum(fact["forward_tokens"] for fact in facts) - backward,
+        gradient_tokens=sums["forward"] - sums["prior"] + sums["backward"],
+        prior_tokens=sums["prior"],
         pass_seconds=sum(fact["seconds"] for fact in facts),
         wall_seconds=wall,
     )

@@ -183,7 +183,7 @@ def _run(name: str, point: Point, capture: str | None) -> Task:
 
 def _analysis(grid: str, out: Path, runs: list[str]) -> Task:
     folder = out / "grids" / grid
-    argv = ("analyze", *words({"runs": str(folder / FOLDER), "out": str(folder / REPORT)}))
+    argv = ("analyze", f"runs={folder / FOLDER}", f"out={folder / REPORT}")  # no config: taken as they stand
     return Task(id=f"analysis-{grid}", kind="analysis", argv=argv, needs=tuple(runs), label="reports")
 
 

@@ -9,7 +9,7 @@ from eval.config import RunConfig
 from pruning.compose import CONF_DIR, compose, register
 from pruning.config import validate
 from pruning.errors import ConfigError
-from slurm.arguments import write
+from pruning.overrides import write
 from slurm.config import GridConfig, Values
 
 GROUPS = ("model", "calibration", "method", "eval", "experiment")

@@ -1,5 +1,7 @@
 """Plans and states as tables on a terminal."""
 
+import shlex
+
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -142,5 +144,5 @@ def _tokens(count: int) -> str:
 
 
 def task_lines(plan: Plan) -> list[str]:
-    """Every task with its command, for `--dry-run --tasks`."""
-    return [f"{task.kind:<8} {task.id}  secateur {' '.join(task.argv)}" for task in plan.tasks]
+    """Every task with its command as one types it, for `--dry-run --tasks`."""
+    return [f"{task.kind:<8} {task.id}  {shlex.join(['secateur', *task.argv])}" for task in plan.tasks]

@@ -83,7 +83,7 @@ def run_capture(
     loss, cosine, prior_tokens = bypass_priors(
         loaded, samples, config, taylor, snapshots[-1], workers, progress
     )
-    layers = len(loaded.layout.layers)
+    layers, prior_tokens = len(loaded.layout.layers), workers.total(prior_tokens)
     batch_losses = parts[-1].losses
     assert batch_losses is not None
     facts = {
@@ -91,7 +91,8 @@ def run_capture(
         "seq_len": int(samples.ids.shape[1]),
         "batch_size": taylor.batch_size,
         "text": samples.digest,
-        "forward_tokens": math.ceil(workers.total(verdicts.forward) / layers) + workers.total(prior_tokens),
+        "forward_tokens": math.ceil(workers.total(verdicts.forward) / layers) + prior_tokens,
+        "prior_tokens": prior_tokens,
         "backward_tokens": math.ceil(workers.total(verdicts.backward) / layers),
         "mean_loss": float(batch_losses.mean()) if len(batch_losses) else None,
         "skipped_batches": sorted(parts[-1].skipped, key=lambda skip: skip["batch"]),

@@ -9,6 +9,7 @@ import pytest
 from slurm_bench import hasten, limit, most_at_once, until, workers
 
 import secateur
+from pruning.files import read_json
 from slurm import queue
 from slurm.grid import build, load_grid
 from slurm.launch import look
@@ -212,3 +213,5 @@ def test_names_that_a_shell_would_break_arrive_whole(slurm) -> None:
     assert secateur.main(words) == 0
     assert len(list(bench_out.glob("*/record.json"))) == 2
     assert not list(slurm.folder.rglob("oops"))
+    (report,) = bench_out.glob("grids/*/report/table.json")
+    assert len(read_json(report)) == 2

@@ -2,20 +2,24 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from analysis.words import parse as take_apart
 from eval.config import RunConfig
 from eval.identity import run_id
 from pruning.config import validate
 from pruning.importance import ESTIMATORS
 from pruning.levels import estimator_names, level_of
+from slurm.arguments import parse
 from slurm.grid import build, load_grid
 from slurm.plan import ROOT, load_plan, save_plan
 from slurm.preflight import check
+from slurm.show import task_lines
 
 
 def test_the_study_is_135_runs_on_15_captures_and_3_baselines() -> None:
@@ -129,6 +133,22 @@ def test_files_are_digested_once_per_version(bench) -> None:
         assert run_id(config) != first
         path.write_bytes(text)
         assert run_id(config) == first
+
+
+def test_the_analysis_reads_the_folder_that_was_asked_for(bench) -> None:
+    """Its words are not Hydra's: nothing may be quoted in them; the other tasks' words are, and come back whole."""
+    out = bench.out / "it's a $(touch oops) folder, [with] = signs"
+    plan = build(load_grid(str(bench.grid_file)), out)
+    (analysis,) = plan.of("analysis")
+    given = take_apart(list(analysis.argv[1:]), ("runs", "out"))
+    assert Path(given.one("runs", "")).parent == Path(given.one("out", "")).parent == plan.folder
+    assert out in plan.folder.parents
+    for task in plan.of("run"):
+        assert parse(list(task.argv[1:]), set()).one("out") == str(out)
+    assert all(
+        shlex.split(line)[3:] == list(task.argv)
+        for line, task in zip(task_lines(plan), plan.tasks, strict=True)
+    )
 
 
 def test_baselines_belong_to_the_evaluation(bench) -> None:

@@ -7,7 +7,8 @@ from eval.config import RunConfig
 from pruning.compose import CONF_DIR, compose, register
 from pruning.config import validate
 from pruning.errors import ConfigError
-from slurm.arguments import encode, parse, write
+from pruning.overrides import encode, write
+from slurm.arguments import parse
 from slurm.config import GridConfig, Resources, seconds
 from slurm.grid import load_grid, load_slurm
 from slurm.points import Composer, expand, words
