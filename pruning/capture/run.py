@@ -3,6 +3,7 @@
 Shapes: N samples, T tokens, L layers, P tracked tensors, S statistics, U units.
 """
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from pruning.capture.moments import STATISTICS
 from pruning.capture.passes import CalibrationPass, Verdicts
 from pruning.capture.prior_pass import bypass_priors, gate_prior
 from pruning.capture.result import Capture
-from pruning.capture.segments import AUTO_BYTES, AUTO_SEGMENTS, cut
+from pruning.capture.segments import AUTO_BYTES, AUTO_SEGMENTS, Segment, cut
 from pruning.capture.snapshots import batch_bounds
 from pruning.capture.views import Estimator, Level
 from pruning.capture.workers import Workers
@@ -27,6 +28,8 @@ from pruning.errors import NumericsError
 from pruning.models.adapter import linear
 from pruning.models.loading import LoadedModel
 from pruning.progress import Bar
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -77,9 +80,11 @@ def run_capture(
     workers, verdicts = Workers(), Verdicts()
     task = _Task(loaded, samples, config, taylor.batch_size, level, snapshots, estimators, workers, progress)
     segments = number_of_segments(loaded, config, level)
-    parts: list[_Part] | None = None
-    while parts is None:
-        parts = _walks(task, verdicts, segments)
+    while (parts := _walks(task, verdicts, segments)) is None:
+        log.warning(
+            "a batch was not finite below the topmost segment: all segments start again, without it or with "
+            "its next loss scale"
+        )
     loss, cosine, prior_tokens = bypass_priors(
         loaded, samples, config, taylor, snapshots[-1], workers, progress
     )
@@ -144,28 +149,33 @@ def _walks(task: _Task, verdicts: Verdicts, count: int) -> list[_Part] | None:
     label = "capture" if len(segments) == 1 else f"capture, {len(segments)} segments"
     with Bar(label, steps, show=task.progress) as bar, closing(Borders(inner)) as borders:
         for segment in segments:
-            walk = CalibrationPass(
-                task.loaded,
-                task.config,
-                task.level,
-                task.estimators,
-                segment=segment,
-                borders=borders,
-                verdicts=verdicts,
-                workers=task.workers,
-            )
-            try:
-                part = _walk(task, walk, bar)
-            finally:
-                walk.close()
+            part = _walk(task, segment, borders, verdicts, bar)
             if part is None:
                 return None
             parts.insert(0, part)
     return parts
 
 
-def _walk(task: _Task, walk: CalibrationPass, bar: Bar) -> _Part | None:
-    """Go over all samples once; None when a batch turned out to be disputed."""
+def _walk(task: _Task, segment: Segment, borders: Borders, verdicts: Verdicts, bar: Bar) -> _Part | None:
+    """Go over all samples for one segment; None when a batch was disputed. Its accumulators are gone on return."""
+    walk = CalibrationPass(
+        task.loaded,
+        task.config,
+        task.level,
+        task.estimators,
+        segment=segment,
+        borders=borders,
+        verdicts=verdicts,
+        workers=task.workers,
+    )
+    try:
+        return _accumulated(task, walk, bar)
+    finally:
+        walk.close()
+
+
+def _accumulated(task: _Task, walk: CalibrationPass, bar: Bar) -> _Part | None:
+    """Every batch, and what is to be known at every snapshot and at the end; None when a batch was disputed."""
     part, workers, tally = _Part(), task.workers, walk.tally
     bounds = batch_bounds(task.batch_size, task.snapshots) if task.level > Level.WEIGHTS else []
     for number, (start, stop) in enumerate(bounds):

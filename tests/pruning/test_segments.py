@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -136,18 +137,25 @@ def test_only_a_segment_s_gradients_are_formed_and_kept(variant: str) -> None:
 
 
 def test_accumulators_of_one_segment_are_gone_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is alive of accumulators at any moment belongs to one segment."""
+    """Before a walk makes its own there are none, then those of its layers alone; no collector has to help."""
     alive: list[set[int]] = []
-    original = GradientFolder.begin
 
-    def begin(self: GradientFolder, scale: float, undo: set[int] | None = None) -> None:
-        gc.collect()
-        alive.append({item.layer for item in gc.get_objects() if type(item) is Tracked})
-        original(self, scale, undo)
+    def seen(method: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            alive.append({item.layer for item in gc.get_objects() if type(item) is Tracked})
+            return method(*args, **options)
 
-    monkeypatch.setattr(GradientFolder, "begin", begin)
-    capture_of(build("llama"), text(4), Level.GRADIENTS, [4], segments=4)
-    assert alive == [{3}, {3}, {2}, {2}, {1}, {1}, {0}, {0}]
+        return call
+
+    monkeypatch.setattr(GradientFolder, "__init__", seen(GradientFolder.__init__))
+    monkeypatch.setattr(GradientFolder, "begin", seen(GradientFolder.begin))
+    gc.collect()
+    gc.disable()
+    try:
+        capture_of(build("llama"), text(4), Level.GRADIENTS, [4], segments=4)
+    finally:
+        gc.enable()
+    assert alive == [set(), {3}, {3}, set(), {2}, {2}, set(), {1}, {1}, set(), {0}, {0}]
 
 
 def test_segments_are_taken_where_a_copy_of_the_weights_is_large() -> None:
