@@ -19,6 +19,7 @@ from eval.attention_flex import available
 from eval.backbone import Backbone, difference, take_apart
 from eval.packs import Pack, group, make_pack
 from eval.trie import MergeRule, Trees, build_trees
+from pruning.memory import out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -242,11 +243,3 @@ def _collect(waiting: list[tuple[Pack, torch.Tensor, torch.Tensor]]) -> Scored:
     sums = np.bincount(where, weights=values, minlength=len(requests))
     misses = np.bincount(where, weights=1.0 - hits, minlength=len(requests))
     return Scored(requests, sums, misses == 0)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the device or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "out of memory" in text

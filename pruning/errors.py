@@ -25,5 +25,9 @@ class BudgetError(SecateurError):
     """The parameter budget cannot be met under the guard rails."""
 
 
+class MemoryLimitError(SecateurError):
+    """The device or the host has too little memory for what was asked."""
+
+
 class StorageError(SecateurError):
     """A checkpoint, cache entry or record is missing, truncated or unreadable."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pruning.calibration import Samples
+from pruning.capture.advice import memory_advice
 from pruning.capture.borders import Borders
 from pruning.capture.moments import STATISTICS
 from pruning.capture.passes import CalibrationPass, Verdicts
@@ -80,11 +81,12 @@ def run_capture(
     workers, verdicts = Workers(), Verdicts()
     task = _Task(loaded, samples, config, taylor.batch_size, level, snapshots, estimators, workers, progress)
     segments = number_of_segments(loaded, config, level)
-    while (parts := _walks(task, verdicts, segments)) is None:
-        log.warning(
-            "a batch was not finite below the topmost segment: all segments start again, without it or with "
-            "its next loss scale"
-        )
+    with memory_advice(config, level, segments, len(loaded.layout.layers)):
+        while (parts := _walks(task, verdicts, segments)) is None:
+            log.warning(
+                "a batch was not finite below the topmost segment: all segments start again, without it or with "
+                "its next loss scale"
+            )
     loss, cosine, prior_tokens = bypass_priors(
         loaded, samples, config, taylor, snapshots[-1], workers, progress
     )
