@@ -3,7 +3,7 @@
 `python -m pruning.bench_capture [shape=llama100m] [device=cpu] [rounds=3] [samples=64] [length=128]` runs every side
 in processes of its own, in turn, and prints ratios. Random weights: speed does not depend on them. Memory is measured
 in runs of its own, where the C library returns freed blocks at once, so that the peak shows what is alive: activations,
-logits, gradients, accumulators, and what waits at the borders of segments.
+logits, gradients, accumulators. What waits at the borders of segments lies in a file.
 """
 
 import json
