@@ -1,7 +1,7 @@
 """What a few runs of the shipped models decided and measured, kept in `records.json`.
 
-Plans are compared unit by unit. Numbers are compared to a relative 1e-5: processors differ in the last bits of a float32
-sum; a change of the code that is meant to change no number changes none of them.
+Plans are compared unit by unit. Numbers are compared to a relative 1e-5: processors differ in the last bits of a
+float32 sum; a change of the code that is meant to change no number changes none of them.
 """
 
 import hashlib
