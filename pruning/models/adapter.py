@@ -100,7 +100,7 @@ class ModelAdapter:
 
 
 ADAPTERS: dict[str, ModelAdapter] = {}
-PARTS = {"adapter", "layout", "loading"}
+PARTS = {"adapter", "layout", "loading", "proof"}
 """Modules beside the families."""
 
 

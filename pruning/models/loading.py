@@ -22,6 +22,7 @@ from pruning.identity import model_fingerprint, model_folder
 from pruning.modeling_pruned import pruned_class
 from pruning.models.adapter import ModelAdapter, adapter_for
 from pruning.models.layout import Layout, check_modules, read_layout
+from pruning.models.proof import prove
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ def load(config: ModelConfig, device: str = "auto") -> LoadedModel:
     """Load a model for evaluation (no dropout), from a folder, the hub, or the shipped ones.
 
     Raises:
-        ModelError: Unknown family, missing folder, damaged or incomplete weights, or modules that the family lacks.
+        ModelError: Unknown family, missing folder, damaged or incomplete weights, modules that the family lacks, or a
+            model that computes otherwise than its family's adapter says.
     """
     place = resolve_device(device)
     loaded = _open(config, lambda settings, source, folder: _weights(config, source, folder, settings))
@@ -73,6 +75,7 @@ def load(config: ModelConfig, device: str = "auto") -> LoadedModel:
     if config.device_map is None:
         model.to(place)
     model.eval()
+    prove(model, loaded.adapter, loaded.layout)
     log.info(
         "loaded %s: %s, %d layers, %d parameters, %s",
         config.path,
