@@ -125,7 +125,7 @@ def make_plan(
     """Decide which units stay. Units with a score of minus infinity are gone already and go first.
 
     Raises:
-        BudgetError: The guard rails leave less to remove than the budget asks for.
+        BudgetError: The guard rails leave less to remove than the budget asks for, or nothing would be left.
         ConfigError: `method.layer_weights` does not fit the model.
     """
     whole = layout.total_parameters if budget.of == "total" else layout.decoder_parameters
@@ -150,8 +150,14 @@ def make_plan(
         pass
     if target - cut.spent >= max(step, 1) and target > 0:
         raise BudgetError(_impossible(target, cut, whole, budget, guard))
+    layers = tuple(_layer_plan(cut, index) for index in range(len(layout.layers)))
+    if not any(layer.kept_kv_groups or layer.kept_channels for layer in layers):
+        raise BudgetError(
+            f"budget.ratio={budget.ratio} (of {budget.of}) leaves no layer of the model: choose a smaller "
+            "budget.ratio, or protect layers with guard.min_kv_groups, guard.min_channels or guard.protect_last"
+        )
     return PruningPlan(
-        layers=tuple(_layer_plan(cut, index) for index in range(len(layout.layers))),
+        layers=layers,
         fingerprint=fingerprint,
         target=target - added,
         removed=cut.spent - (sum(_gains(cut)) if added else 0),

@@ -47,6 +47,9 @@ SHAPES = {
         (range(max(1, k - 1)), ()),
         (range(k), range(3, f)),
     ],
+    "no-attention-left": lambda k, f: [((), range(f)), ((), range(3, f)), ((), range(f)), ((), range(f))],
+    "no-mlp-left": lambda k, f: [(range(k), ())] * 4,
+    "no-block-of-both": lambda k, f: [((), range(f)), (range(k), ())] * 2,
 }
 
 
@@ -212,28 +215,48 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 STOCK = """
-import json, sys
+import copy, io, json, sys
 sys.modules["pruning"] = None  # secateur cannot be imported here
 import torch
 from pathlib import Path
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 found = {}
 for probe in sorted(Path(sys.argv[1]).glob("*.safetensors")):
     model = AutoModelForCausalLM.from_pretrained(probe.with_suffix(""), trust_remote_code=True)
+    decoder = AutoModel.from_pretrained(probe.with_suffix(""), trust_remote_code=True)
     data = load_file(probe)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
     with torch.no_grad():
         same = torch.equal(model(data["ids"]).logits, data["logits"])
         text = model.generate(data["ids"], max_new_tokens=8, do_sample=False, eos_token_id=None)
-    found[probe.stem] = [same, torch.equal(text, data["text"])]
+        states = decoder(data["ids"]).last_hidden_state
+        bare = torch.equal(model.lm_head(states), data["logits"])
+        pickled = torch.load(buffer, weights_only=False)(data["ids"]).logits
+        copied = copy.deepcopy(model)(data["ids"]).logits
+    shapes = [p.shape for p in AutoModel.from_config(decoder.config, trust_remote_code=True).parameters()]
+    found[probe.stem] = [
+        same,
+        torch.equal(text, data["text"]),
+        bare,
+        torch.equal(pickled, data["logits"]),
+        torch.equal(copied, data["logits"]),
+        shapes == [p.shape for p in decoder.parameters()],
+    ]
 print(json.dumps(found))
 """
 
 
 def test_checkpoints_give_the_same_bits(tmp_path: Path) -> None:
-    """In memory, by `load_pruned`, and by stock Transformers in a process that cannot import secateur."""
+    """In memory, by `load_pruned`, and by stock Transformers in a process that cannot import secateur.
+
+    There also without the head (`AutoModel`), built from the config alone, pickled, and copied.
+    """
+    kinds = ("uneven", "all-at-once", "no-attention-left", "no-mlp-left")
     for name in VARIANTS:
-        for kind in ("uneven", "all-at-once"):
+        for kind in kinds:
             loaded = build(name)
             plan = plan_for(loaded, kind)
             pruned = prune(loaded.model, loaded.adapter, plan)
@@ -263,8 +286,8 @@ def test_checkpoints_give_the_same_bits(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 2 * len(VARIANTS)
-    assert all(both == [True, True] for both in found.values()), found
+    assert len(found) == len(kinds) * len(VARIANTS)
+    assert all(checks == [True] * 6 for checks in found.values()), found
 
 
 def test_a_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
