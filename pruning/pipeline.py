@@ -17,6 +17,7 @@ from pruning.allocation import make_plan
 from pruning.capture.result import Capture
 from pruning.config import PruneConfig
 from pruning.errors import NumericsError
+from pruning.health import refuse_sick
 from pruning.importance.scores import Scores, final_scores, needs_capture
 from pruning.models.adapter import STRUCTURES
 from pruning.models.loading import LoadedModel, load, resolve_device
@@ -72,6 +73,7 @@ def run(
     clock = _Clock(announce)
     clock.start("load")
     dense = load(config.model, config.device)
+    refuse_sick(dense.model)
     result = Pruned(dense, whole(dense.layout, dense.fingerprint), None, True, clock.seconds)
     cuts = ratios(config.method.schedule, config.budget.ratio)
     stages = Stages(config, dense, exclude, cuts)

@@ -16,6 +16,7 @@ from pruning.allocation import make_plan
 from pruning.checkpoint import load_pruned, save_pruned
 from pruning.compose import compose, register
 from pruning.config import BudgetConfig, GuardConfig, MethodConfig, validate
+from pruning.diagnosis import LABELS
 from pruning.errors import BudgetError
 from pruning.modeling_pruned import get_geometry, set_geometry
 from pruning.models.adapter import Structure
@@ -23,7 +24,6 @@ from pruning.models.layout import Layout
 from pruning.surgery import prune
 from tests.pruning.commands import Place, call, documents, only_record, records, save_model, write_jsonl
 from tests.pruning.conftest import VARIANTS, build
-from pruning.diagnosis import LABELS
 from tests.pruning.test_budget import random_scores
 from tests.pruning.test_surgery import ids, plan_for, tokenizer
 
