@@ -7,16 +7,17 @@ once, or several times over when the schedule is iterative.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pruning.allocation import make_plan
+from pruning.allocation import make_plan, step_of
 from pruning.capture.result import Capture
 from pruning.config import PruneConfig
 from pruning.errors import NumericsError
+from pruning.granularity import missed
 from pruning.health import refuse_sick
 from pruning.importance.scores import Scores, final_scores, needs_capture
 from pruning.models.adapter import STRUCTURES
@@ -140,6 +141,8 @@ def _plan(
         plan = make_plan(scores, dense.layout, config.method, budget, config.guard, dense.fingerprint)
     else:
         plan, result.story["search"] = search(config, dense, scores, exclude)
+    if ratio == config.budget.ratio:
+        plan = _with_granularity(config, dense, scores, plan)
     for index in plan.extreme_layers():
         log.warning(
             "layer %d is cut extremely: MLP %.0f %%, attention %.0f %%",
@@ -148,6 +151,24 @@ def _plan(
             100 * plan.layers[index].attention_cut,
         )
     return plan
+
+
+def _with_granularity(
+    config: PruneConfig, dense: LoadedModel, scores: Scores, plan: PruningPlan
+) -> PruningPlan:
+    """The plan, with a sentence where coarse units miss the budget."""
+    layout, method, guard = dense.layout, config.method, config.guard
+
+    def planned(ratio: float) -> PruningPlan:
+        budget = config.budget.model_copy(update={"ratio": ratio})
+        return make_plan(scores, layout, method, budget, guard, dense.fingerprint)
+
+    whole = layout.total_parameters if config.budget.of == "total" else layout.decoder_parameters
+    sentence = missed(plan, layout, whole, step_of(layout, method, guard), planned)
+    if not sentence:
+        return plan
+    log.warning("%s", sentence)
+    return replace(plan, guards=(*plan.guards, sentence))
 
 
 def _note(result: Pruned, facts: dict[str, Any]) -> None:
