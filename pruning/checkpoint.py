@@ -33,7 +33,8 @@ def save_pruned(
     if folder.exists():
         raise StorageError(f"{folder} exists already; delete it or choose another out=DIR")
     kind = f"{PREFIX}{_stock_class(model).__name__}"
-    base = f"{PREFIX}{MODEL_MAPPING[type(model.config)].__name__}"
+    decoder: Any = MODEL_MAPPING[type(model.config)]
+    base = f"{PREFIX}{decoder.__name__}"
     place = Path(CODE).stem
     with new_directory(folder) as temporary:
         model.config.auto_map = {"AutoModelForCausalLM": f"{place}.{kind}", "AutoModel": f"{place}.{base}"}

@@ -175,5 +175,5 @@ def layer_class(base: type[Any], gone: str) -> type[Any]:
 
 def empty_layer(base: type[Any], gone: str) -> Any:
     """A decoder layer of `layer_class` before its state is put in: what pickle and copy start from."""
-    kind = layer_class(base, gone)
+    kind: Any = layer_class(base, gone)
     return kind.__new__(kind)

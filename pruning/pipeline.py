@@ -134,7 +134,7 @@ def _plan(
     scores = final_scores(
         current, capture, config.method, config.taylor.num_samples, config.capture.prior_share, config.seed
     )
-    _finite(scores)
+    _finite(scores, config.method.estimator)
     dense, budget = result.loaded, config.budget.model_copy(update={"ratio": ratio})
     scores = in_dense_units(scores, result.plan)
     if config.method.search.kind == "none":
@@ -198,14 +198,14 @@ def _most_samples(config: PruneConfig) -> int:
     return max(count + searched, method.compensation.num_samples or 0)
 
 
-def _finite(scores: Scores) -> None:
+def _finite(scores: Scores, estimator: str) -> None:
     """Refuse to rank units by NaN or infinite scores."""
     for structure, layers in scores.units.items():
         for layer, values in enumerate(layers):
             if not np.isfinite(values).all():
                 raise NumericsError(
-                    f"the scores of layer {layer}, {structure}, are NaN or infinite: its weights or activations are. "
-                    "Look at the model, or use model.dtype=bfloat16 or float32"
+                    f"method.estimator={estimator}: the scores of layer {layer}, {structure}, are NaN or infinite "
+                    "(the weights are finite). Use model.dtype=bfloat16 or float32, or look at the estimator"
                 )
 
 
