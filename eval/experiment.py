@@ -30,6 +30,7 @@ from pruning.capture.workers import Workers
 from pruning.checkpoint import save_pruned
 from pruning.errors import StorageError
 from pruning.files import clear_leftovers, digest, write_atomic, write_json
+from pruning.health import refuse_sick
 from pruning.models.loading import load, outline
 from pruning.obtain import obtain_capture
 from pruning.pipeline import Pruned
@@ -147,6 +148,7 @@ def baseline(config: RunConfig) -> RunRecord | None:
 def capture_only(config: RunConfig) -> dict[str, Any]:
     """Compute (or find) the capture that runs with this config share; returns its facts."""
     loaded = load(config.model, config.device)
+    refuse_sick(loaded.model)
     capture, reused = obtain_capture(config, loaded, evaluation_text(config))
     return {**capture.facts, "reused": reused, "snapshots": list(capture.snapshots)}
 

@@ -12,6 +12,8 @@ from eval.backbone import context_length
 from eval.parallel import add_up, world
 from eval.quiet import quiet
 from eval.store import Store, request_keys
+from pruning.errors import NumericsError
+from pruning.health import sick_weights
 from pruning.progress import Bar
 
 HFLM: Any = huggingface.HFLM  # its registering decorator hides the class from type checkers
@@ -98,7 +100,19 @@ class StoredHFLM(HFLM):
             self.compute(pairs, keys, found, values, greedy)
             self.model.train(training)
         self.store.merge() if world().main else self.store.flush()
+        self._check(values)
         return list(zip(values.tolist(), greedy.tolist(), strict=True))
+
+    def _check(self, values: np.ndarray) -> None:
+        """Refuse to choose answers by log-likelihoods [N] that are not finite: the first choice would win.
+
+        Raises:
+            NumericsError: Naming the weight that is to blame, where one is.
+        """
+        bad = int((~np.isfinite(values)).sum())
+        if bad:
+            why = sick_weights(self.model) or "its weights are finite: try model.dtype=bfloat16 or float32"
+            raise NumericsError(f"{bad:,} of {len(values):,} log-likelihoods are NaN or infinite; {why}")
 
     def compute(
         self,

@@ -29,6 +29,7 @@ from eval.protocols import Protocol, protocols
 from eval.record import Metric
 from pruning.documents import document_tokens, read_texts, single_breaks
 from pruning.errors import DataError
+from pruning.health import sick_weights
 from pruning.progress import Bar
 
 CPU_TOKENS, DEVICE_TOKENS = 1024, 8192
@@ -128,7 +129,7 @@ def perplexity(
         extra = window_losses(model, windows.tail, progress=False, label=protocol.name)
         means = np.append(means, extra / (windows.tail.shape[1] - 1))
         scored += windows.tail.shape[1] - 1
-    return metric_of(means, scored), windows.tokens
+    return metric_of(means, scored, model), windows.tokens
 
 
 def check_windows(
@@ -150,8 +151,11 @@ def check_windows(
             )
 
 
-def metric_of(means: np.ndarray, scored: int) -> Metric:
-    """The metric of window losses [N] (nats per token); null with a note when it is not finite."""
+def metric_of(means: np.ndarray, scored: int, model: Any = None) -> Metric:
+    """The metric of window losses [N] (nats per token); null with a note when it is not finite.
+
+    The note names the weight of `model` that is not finite either.
+    """
     bad = int((~np.isfinite(means)).sum())
     mean = float(means.mean())
     if bad or mean > math.log(np.finfo(np.float64).max):
@@ -160,6 +164,8 @@ def metric_of(means: np.ndarray, scored: int) -> Metric:
             if bad
             else f"exp({mean:.1f}) overflows"
         )
+        sick = "" if model is None else sick_weights(model)
+        why += f"; {sick}" if sick else ""
         return Metric(
             value=None, n=scored, unit="perplexity", higher_is_better=False, note=f"not finite: {why}"
         )

@@ -1,5 +1,6 @@
 """lm-eval's `wikitext` task: word perplexity of whole detokenised pages. Not the same as `wikitext2@W`."""
 
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from eval.quiet import quiet
 from eval.record import Metric
 from pruning.documents import read_texts
 from pruning.errors import DataError
+from pruning.health import sick_weights
 
 TITLE = re.compile(r"^ = [^=].*[^=] = \n?$")
 MAX_LENGTH = 2048
@@ -55,12 +57,15 @@ def word_perplexity(model: Any, tokenizer: Any, config: EvalConfig) -> tuple[Met
         )
     value = float(results["results"]["wikitext"]["word_perplexity,none"])
     count = results["n-samples"]["wikitext"]["effective"]
-    return (
-        Metric(
-            value=value, n=count, unit="perplexity", higher_is_better=False, note="per word; n counts pages"
-        ),
-        lm.counters["forward_tokens"],
+    note, finite = "per word; n counts pages", math.isfinite(value)
+    if not finite:
+        note = f"not finite: a page's loss is NaN or infinite, or overflows; {sick_weights(model)}".rstrip(
+            "; "
+        )
+    metric = Metric(
+        value=value if finite else None, n=count, unit="perplexity", higher_is_better=False, note=note
     )
+    return metric, lm.counters["forward_tokens"]
 
 
 @lru_cache(maxsize=4)

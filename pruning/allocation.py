@@ -88,9 +88,9 @@ class _Cut:
     def exchange(self, offers: Sequence[Offer], target: int) -> bool:
         """Take the lowest KV group that does not fit, and give the best removed channels back for it.
 
-        Returns whether that spent more of the budget than before.
+        Returns whether that spent more of the budget than before; where it does not, all stays as it was.
         """
-        before = self.spent
+        before, removed = self.spent, {place: list(units) for place, units in self.removed.items()}
         gone = {(*place, unit) for place, units in self.removed.items() for unit in units}
         groups = (
             o for o in offers if o.structure == "attention" and (o.layer, o.structure, o.units[0]) not in gone
@@ -111,7 +111,10 @@ class _Cut:
                 self.spent -= self.price(offer)
         if self.spent <= target:
             self.take(offers, target - self.spent)
-        return before < self.spent <= target
+        if before < self.spent <= target:
+            return True
+        self.spent, self.removed = before, removed
+        return False
 
 
 def make_plan(
@@ -125,7 +128,7 @@ def make_plan(
     """Decide which units stay. Units with a score of minus infinity are gone already and go first.
 
     Raises:
-        BudgetError: The guard rails leave less to remove than the budget asks for.
+        BudgetError: The guard rails leave less to remove than the budget asks for, or nothing would be left.
         ConfigError: `method.layer_weights` does not fit the model.
     """
     whole = layout.total_parameters if budget.of == "total" else layout.decoder_parameters
@@ -142,16 +145,19 @@ def make_plan(
         cut.take((o for o in offers if o.layer == layer), share)
     offers = [o for o in offers if not targets or targets[o.layer] > 0]
     cut.take(offers, target - cut.spent)
-    step = max(
-        (_step(layer.channel_cost, guard.round_to, method, layer.group_cost) for layer in layout.layers),
-        default=0,
-    )
-    while target - cut.spent >= max(step, 1) and cut.exchange(offers, target):
+    step = step_of(layout, method, guard)
+    while target - cut.spent >= step and cut.exchange(offers, target):
         pass
-    if target - cut.spent >= max(step, 1) and target > 0:
+    if target - cut.spent >= step and target > 0:
         raise BudgetError(_impossible(target, cut, whole, budget, guard))
+    layers = tuple(_layer_plan(cut, index) for index in range(len(layout.layers)))
+    if not any(layer.kept_kv_groups or layer.kept_channels for layer in layers):
+        raise BudgetError(
+            f"budget.ratio={budget.ratio} (of {budget.of}) leaves no layer of the model: choose a smaller "
+            "budget.ratio, or protect layers with guard.min_kv_groups, guard.min_channels or guard.protect_last"
+        )
     return PruningPlan(
-        layers=tuple(_layer_plan(cut, index) for index in range(len(layout.layers))),
+        layers=layers,
         fingerprint=fingerprint,
         target=target - added,
         removed=cut.spent - (sum(_gains(cut)) if added else 0),
@@ -221,9 +227,18 @@ def _layer_targets(layout: Layout, method: MethodConfig, target: int) -> list[in
     return [int(target * size / sizes.sum()) for size in sizes]
 
 
-def _step(channel: int, run: int, method: MethodConfig, group: int) -> int:
-    """The smallest amount that a budget can be missed by, in parameters."""
-    return group if method.structures == "attention" else channel * run
+def step_of(layout: Layout, method: MethodConfig, guard: GuardConfig) -> int:
+    """The amount that no budget is missed by, in parameters: a run of channels, or a KV group where only these go.
+
+    The last KV group of a layer takes the norm along.
+    """
+    costs = (
+        layer.group_cost + layer.attention_fixed
+        if method.structures == "attention"
+        else layer.channel_cost * guard.round_to
+        for layer in layout.layers
+    )
+    return max([1, *costs])
 
 
 def _layer_plan(cut: _Cut, index: int) -> LayerPlan:

@@ -1,11 +1,15 @@
 """Pruned models on disk: safetensors, a config that stock Transformers reads, plan and provenance. No pickle."""
 
+import shutil
 from pathlib import Path
 from typing import Any
+
+from transformers import MODEL_MAPPING
 
 from pruning import modeling_pruned
 from pruning.errors import StorageError
 from pruning.files import new_directory, write_json
+from pruning.modeling_pruned import PREFIX
 from pruning.models.loading import load_pruned
 from pruning.plan import PruningPlan
 from pruning.tensors import disk_errors
@@ -19,6 +23,8 @@ def save_pruned(
 ) -> Path:
     """Write a checkpoint that `load_pruned` and stock `AutoModelForCausalLM` read (trust_remote_code=True).
 
+    `AutoModel` gives the pruned decoder without its head.
+
     The folder appears by one rename, so it is whole or absent.
 
     Raises:
@@ -26,14 +32,17 @@ def save_pruned(
     """
     if folder.exists():
         raise StorageError(f"{folder} exists already; delete it or choose another out=DIR")
-    base = _stock_class(model)
+    kind = f"{PREFIX}{_stock_class(model).__name__}"
+    decoder: Any = MODEL_MAPPING[type(model.config)]
+    base = f"{PREFIX}{decoder.__name__}"
+    place = Path(CODE).stem
     with new_directory(folder) as temporary:
-        model.config.auto_map = {"AutoModelForCausalLM": f"{Path(CODE).stem}.Pruned{base.__name__}"}
-        model.config.architectures = [f"Pruned{base.__name__}"]
+        model.config.auto_map = {"AutoModelForCausalLM": f"{place}.{kind}", "AutoModel": f"{place}.{base}"}
+        model.config.architectures = [kind]
         with disk_errors():
             model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
-        (temporary / CODE).write_text(_code(base), encoding="utf-8")
+        shutil.copyfile(modeling_pruned.__file__, temporary / CODE)
         plan.save(temporary / "plan.json")
         write_json(temporary / "provenance.json", provenance)
     return folder
@@ -42,12 +51,3 @@ def save_pruned(
 def _stock_class(model: Any) -> type[Any]:
     """The Transformers class that a model is, or that its pruned class derives from."""
     return next(kind for kind in type(model).__mro__ if kind.__module__.startswith("transformers."))
-
-
-def _code(base: type[Any]) -> str:
-    """Our modelling file, ending in the one class that this checkpoint needs."""
-    source = Path(modeling_pruned.__file__).read_text(encoding="utf-8")
-    name = base.__name__
-    return (
-        f"{source}\n\nfrom transformers import {name}  # noqa: E402\n\nPruned{name} = pruned_class({name})\n"
-    )

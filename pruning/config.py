@@ -34,7 +34,7 @@ __all__ = [
     "validate",
 ]
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Raised whenever a change of code changes results: runs of different versions have different identities."""
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from pruning.models.adapter import STRUCTURES, Structure
 from pruning.plan import PruningPlan
 
+LABELS: dict[Structure, str] = {"attention": "attention", "mlp": "MLP"}
 FIGURES = {"mean": "mean_abs", "norm": "l2", "std": "std", "max": "max_abs"}
 
 
@@ -43,6 +45,13 @@ def diagnose(
 ) -> tuple[str, ...]:
     """Sentences on what a reader should know before trusting the cut."""
     found: list[str] = list(plan.guards)
+    found += [
+        f"no layer keeps its {LABELS[structure]}"
+        + (": the model reads every token by itself" if structure == "attention" else "")
+        for structure in STRUCTURES
+        if any(layer.units(structure) for layer in plan.layers)
+        and not any(layer.kept(structure) for layer in plan.layers)
+    ]
     for index in plan.extreme_layers():
         layer = plan.layers[index]
         found.append(

@@ -6,12 +6,15 @@ installed. The geometry is read from the config's `per_layer_config` (Transforme
 `num_attention_heads`, `num_key_value_heads`, `intermediate_size`, `skip: [attention | mlp]` and
 `bias: [o_proj | down_proj]` (maps that gained one) per layer.
 Units are whole KV groups, so that the number of query heads per KV head never changes.
+`Pruned<Name>` of this module, for any model class `<Name>` of Transformers, is that class for pruned configs.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 
 ROW_HEADS = {
@@ -21,6 +24,8 @@ ROW_HEADS = {
 }
 ATTENTION_NORM = "input_layernorm"
 MLP_NORM = "post_attention_layernorm"
+PREFIX = "Pruned"
+"""In front of the name of a Transformers class: its pruned kind."""
 
 
 def resize(module: nn.Linear, *, rows: int | None = None, columns: int | None = None) -> nn.Linear:
@@ -56,9 +61,10 @@ def shape_layer(layer: Any, geometry: Mapping[str, Any]) -> None:
 
 
 def give_bias(module: nn.Linear) -> None:
-    """Add a bias of zeros to a linear map that has none."""
+    """Add a bias of zeros to a linear map that has none; it is trained where the weight is."""
     if module.bias is None:
-        module.bias = nn.Parameter(module.weight.new_zeros(module.out_features), requires_grad=False)
+        zeros = module.weight.new_zeros(module.out_features)
+        module.bias = nn.Parameter(zeros, requires_grad=module.weight.requires_grad)
 
 
 def drop_blocks(layer: Any, attention: bool, mlp: bool) -> None:
@@ -68,11 +74,11 @@ def drop_blocks(layer: Any, attention: bool, mlp: bool) -> None:
     if attention and hasattr(layer, "self_attn"):
         del layer.self_attn
         delattr(layer, ATTENTION_NORM)
-        layer.__class__ = _layer_class(type(layer), _forward_mlp_only)
+        layer.__class__ = layer_class(type(layer), "attention")
     if mlp and hasattr(layer, "mlp"):
         del layer.mlp
         delattr(layer, MLP_NORM)
-        layer.__class__ = _layer_class(type(layer), _forward_attention_only)
+        layer.__class__ = layer_class(type(layer), "mlp")
 
 
 def assign_cache_slots(layers: Any, layer_types: list[str] | None) -> None:
@@ -91,9 +97,16 @@ def assign_cache_slots(layers: Any, layer_types: list[str] | None) -> None:
 
 
 def set_geometry(config: Any, geometry: Mapping[int, Mapping[str, Any]] | None) -> None:
-    """Write the per-layer geometry into a config; global widths stay readable as the dense model's."""
+    """Write the per-layer geometry into a config; global widths stay readable as the dense model's.
+
+    Transformers wants a global value of every key that only some layers have: of ours it is an empty one.
+    """
     config.per_layer_config = None
     if geometry:
+        for values in geometry.values():
+            for key, value in values.items():
+                if key != "skip" and not hasattr(config, key):
+                    setattr(config, key, type(value)())
         config.per_layer_config = {index: dict(values) for index, values in geometry.items()}
         config.allow_global_per_layer_attribute_access = True
 
@@ -104,24 +117,33 @@ def get_geometry(config: Any) -> dict[int, dict[str, Any]]:
     return {int(index): dict(values) for index, values in stored.items()}
 
 
+@functools.cache
 def pruned_class(base: type[Any]) -> type[Any]:
-    """The class of a Transformers causal LM whose layers take their widths from `per_layer_config`."""
+    """The class of a Transformers model whose layers take their widths from `per_layer_config`."""
 
     class Pruned(base):
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             geometry = get_geometry(config)
             set_geometry(config, None)
             super().__init__(config, *args, **kwargs)
-            layers = self.get_submodule(self.base_model_prefix).layers
+            layers = self.base_model.layers
             for index, values in geometry.items():
                 shape_layer(layers[index], values)
             assign_cache_slots(layers, getattr(config, "layer_types", None))
             for settings in {id(config): config, id(self.config): self.config}.values():
                 set_geometry(settings, geometry)
 
-    Pruned.__name__ = f"Pruned{base.__name__}"
+    Pruned.__name__ = f"{PREFIX}{base.__name__}"
     Pruned.__qualname__ = Pruned.__name__
     return Pruned
+
+
+def __getattr__(name: str) -> type[Any]:
+    """`PrunedLlamaForCausalLM` and the like, as Transformers and pickle look for them."""
+    base = getattr(transformers, name.removeprefix(PREFIX), None) if name.startswith(PREFIX) else None
+    if not isinstance(base, type):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return pruned_class(base)
 
 
 def _forward_mlp_only(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -137,6 +159,21 @@ def _forward_attention_only(
     return hidden_states + self.self_attn(normed, *args, **kwargs)[0]
 
 
-def _layer_class(base: type[Any], forward: Any) -> type[Any]:
-    """A subclass of a decoder layer under the same name (placement on devices goes by that name)."""
-    return type(base.__name__, (base,), {"forward": forward, "__module__": base.__module__})
+_FORWARDS = {"attention": _forward_mlp_only, "mlp": _forward_attention_only}
+
+
+@functools.cache
+def layer_class(base: type[Any], gone: str) -> type[Any]:
+    """A decoder layer without attention or MLP, under the same name (placement on devices goes by that name)."""
+
+    def reduce(self: Any, _: Any) -> tuple[Any, ...]:
+        return empty_layer, (base, gone), self.__dict__
+
+    members = {"forward": _FORWARDS[gone], "__reduce_ex__": reduce, "__module__": base.__module__}
+    return type(base.__name__, (base,), members)
+
+
+def empty_layer(base: type[Any], gone: str) -> Any:
+    """A decoder layer of `layer_class` before its state is put in: what pickle and copy start from."""
+    kind: Any = layer_class(base, gone)
+    return kind.__new__(kind)

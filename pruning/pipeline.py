@@ -7,16 +7,18 @@ once, or several times over when the schedule is iterative.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pruning.allocation import make_plan
+from pruning.allocation import make_plan, step_of
 from pruning.capture.result import Capture
 from pruning.config import PruneConfig
 from pruning.errors import NumericsError
+from pruning.granularity import missed
+from pruning.health import refuse_sick
 from pruning.importance.scores import Scores, final_scores, needs_capture
 from pruning.models.adapter import STRUCTURES
 from pruning.models.loading import LoadedModel, load, resolve_device
@@ -72,6 +74,7 @@ def run(
     clock = _Clock(announce)
     clock.start("load")
     dense = load(config.model, config.device)
+    refuse_sick(dense.model)
     result = Pruned(dense, whole(dense.layout, dense.fingerprint), None, True, clock.seconds)
     cuts = ratios(config.method.schedule, config.budget.ratio)
     stages = Stages(config, dense, exclude, cuts)
@@ -131,13 +134,15 @@ def _plan(
     scores = final_scores(
         current, capture, config.method, config.taylor.num_samples, config.capture.prior_share, config.seed
     )
-    _finite(scores)
+    _finite(scores, config.method.estimator)
     dense, budget = result.loaded, config.budget.model_copy(update={"ratio": ratio})
     scores = in_dense_units(scores, result.plan)
     if config.method.search.kind == "none":
         plan = make_plan(scores, dense.layout, config.method, budget, config.guard, dense.fingerprint)
     else:
         plan, result.story["search"] = search(config, dense, scores, exclude)
+    if ratio == config.budget.ratio:
+        plan = _with_granularity(config, dense, scores, plan)
     for index in plan.extreme_layers():
         log.warning(
             "layer %d is cut extremely: MLP %.0f %%, attention %.0f %%",
@@ -146,6 +151,24 @@ def _plan(
             100 * plan.layers[index].attention_cut,
         )
     return plan
+
+
+def _with_granularity(
+    config: PruneConfig, dense: LoadedModel, scores: Scores, plan: PruningPlan
+) -> PruningPlan:
+    """The plan, with a sentence where coarse units miss the budget."""
+    layout, method, guard = dense.layout, config.method, config.guard
+
+    def planned(ratio: float) -> PruningPlan:
+        budget = config.budget.model_copy(update={"ratio": ratio})
+        return make_plan(scores, layout, method, budget, guard, dense.fingerprint)
+
+    whole = layout.total_parameters if config.budget.of == "total" else layout.decoder_parameters
+    sentence = missed(plan, layout, whole, step_of(layout, method, guard), planned)
+    if not sentence:
+        return plan
+    log.warning("%s", sentence)
+    return replace(plan, guards=(*plan.guards, sentence))
 
 
 def _note(result: Pruned, facts: dict[str, Any]) -> None:
@@ -175,14 +198,14 @@ def _most_samples(config: PruneConfig) -> int:
     return max(count + searched, method.compensation.num_samples or 0)
 
 
-def _finite(scores: Scores) -> None:
+def _finite(scores: Scores, estimator: str) -> None:
     """Refuse to rank units by NaN or infinite scores."""
     for structure, layers in scores.units.items():
         for layer, values in enumerate(layers):
             if not np.isfinite(values).all():
                 raise NumericsError(
-                    f"the scores of layer {layer}, {structure}, are NaN or infinite: its weights or activations are. "
-                    "Look at the model, or use model.dtype=bfloat16 or float32"
+                    f"method.estimator={estimator}: the scores of layer {layer}, {structure}, are NaN or infinite "
+                    "(the weights are finite). Use model.dtype=bfloat16 or float32, or look at the estimator"
                 )
 
 

@@ -44,7 +44,7 @@ def check_fits(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> No
         )
 
 
-def finish(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Module:
+def finish(model: Any, adapter: ModelAdapter, plan: PruningPlan) -> nn.Module:
     """After slicing: drop emptied blocks and layers, and describe the new geometry in the config.
 
     Raises:
@@ -54,6 +54,7 @@ def finish(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Mod
     kept = [i for i, keep in enumerate(plan.layers) if keep.kept_kv_groups or keep.kept_channels]
     if not kept:
         raise ModelError("the plan removes every layer; choose a smaller budget.ratio or guard.min_channels")
+    _name_head_dim(model.config, layers, adapter)
     for index in kept:
         keep = plan.layers[index]
         drop_blocks(layers[index], not keep.kept_kv_groups, not keep.kept_channels)
@@ -95,6 +96,13 @@ def _slice(module: nn.Linear, projection: Projection, features: torch.Tensor) ->
         module.in_features = len(features)
 
 
+def _name_head_dim(config: Any, layers: list[nn.Module], adapter: ModelAdapter) -> None:
+    """Write into the config what a family derives from the number of heads, while a layer has attention still."""
+    first = next((layer for layer in layers if hasattr(layer, adapter.attention)), None)
+    if first is not None and getattr(config, "head_dim", None) is None:
+        config.head_dim = head_dim(first, adapter)
+
+
 def _rebuild(model: Any, adapter: ModelAdapter, kept: list[int]) -> None:
     """Leave emptied layers out, renumber, and describe the new geometry in the config."""
     parent, _, name = adapter.layers.rpartition(".")
@@ -107,9 +115,6 @@ def _rebuild(model: Any, adapter: ModelAdapter, kept: list[int]) -> None:
     config.num_hidden_layers = len(kept)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in kept]
-    if getattr(config, "head_dim", None) is None:
-        first = next(layer for layer in old if hasattr(layer, adapter.attention))
-        config.head_dim = head_dim(first, adapter)
     config.secateur_layers = [origin[i] for i in kept]
     layers = getattr(owner, name)
     assign_cache_slots(layers, getattr(config, "layer_types", None))

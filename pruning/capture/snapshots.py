@@ -73,7 +73,7 @@ def take(
                     cost = block_cost(view.weight, view.gram, view.curvature)
                     blocks[structure][place] = 0.5 * float(cost) / view.tokens**2
                 for estimator in estimators:
-                    part = estimator.score(view)
+                    part = estimator.share(view)
                     if part is not None:
                         sums[estimator.name] += part.to(loaded.device)
             for name, value in sums.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pruning.errors import ConfigError
 from pruning.levels import Level
 from pruning.models.adapter import Projection
 
@@ -73,6 +74,20 @@ class Estimator:
     title: str
     source: str = ""
     per_parameter: bool = False
+
+    def share(self, view: ProjectionView) -> torch.Tensor | None:
+        """What `score` says of a projection, held to its contract: float64 [U], or None.
+
+        Raises:
+            ConfigError: It is of another shape or dtype, which would be broadcast or rounded in silence.
+        """
+        found = self.score(view)
+        if found is not None and (found.shape != (view.units,) or found.dtype != torch.float64):
+            raise ConfigError(
+                f"method.estimator={self.name} gives {found.dtype} {list(found.shape)} for {view.projection.path} of "
+                f"layer {view.layer}; it must give torch.float64 [{view.units}], one value per unit, or None"
+            )
+        return found
 
 
 __all__ = ["Estimator", "Level", "ProjectionView", "feature_sum", "row_chunks", "unit_sum"]

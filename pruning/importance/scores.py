@@ -99,7 +99,7 @@ def static_scores(loaded: LoadedModel, rule: Estimator, structure: Structure, se
             module = linear(layer, projection)
             assert module is not None
             bias = None if module.bias is None else module.bias.detach()
-            part = rule.score(
+            part = rule.share(
                 ProjectionView(projection, index, units, module.weight.detach(), bias, seed=seed)
             )
             if part is not None:

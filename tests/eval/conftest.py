@@ -30,7 +30,7 @@ CONTEXT = 160
 TEXT = "the cat sat on a warm mat while rain fell over green hills and seven boats went by slowly"
 WORDS = TEXT.split()
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
-SHAPES = ("dense", "uneven", "no_attention_0", "no_mlp", "no_layer")
+SHAPES = ("dense", "uneven", "no_attention_0", "no_mlp", "no_layer", "no_attention_left", "no_mlp_left")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -105,6 +105,8 @@ def cut(model: Any, shape: str) -> Any:
         kept[0][0] = ()
     elif shape == "no_mlp":
         kept[1][1] = ()
+    elif shape.endswith("_left"):
+        kept = [[(), all_channels] if "attention" in shape else [all_groups, ()] for _ in range(3)]
     else:
         kept[1] = [(), ()]
     layers = tuple(LayerPlan(2, 48, groups, channels) for groups, channels in kept)

@@ -12,6 +12,7 @@ from eval.fast_lm import FastLM, score_pairs
 from eval.measure import measure
 from eval.scoring import TreeScorer
 from eval.store import Store
+from pruning.errors import NumericsError
 from tests.eval.conftest import cut, make_model, make_pairs
 from tests.eval.measuring import PPL, assert_same, config
 
@@ -163,3 +164,17 @@ def test_plan_on_disk_is_shared_by_models(
     forget_plans()
     monkeypatch.setattr(eval.fast_lm, "encode_pairs", never)
     assert score_pairs(FastLM(other, tokenizer, cache=tmp_path), pairs) == expected
+
+
+@pytest.mark.parametrize("backend", ["fast", "hflm"])
+def test_log_likelihoods_that_are_nan_choose_no_answer(
+    backend: Any, tokenizer: Any, data_dir: Path, tmp_path: Path
+) -> None:
+    """An accuracy of NaN would be the share of questions whose first choice is right."""
+    model = make_model("llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    with pytest.raises(
+        NumericsError, match=r"log-likelihoods are NaN.*layers\.1\.mlp\.up_proj\.weight holds 1 NaN"
+    ):
+        measure(model, tokenizer, config(data_dir, tasks=("piqa",), backend=backend), tmp_path / "run")

@@ -147,6 +147,10 @@ def test_non_finite_is_null_with_a_note(tokenizer: Any, data_dir: Path) -> None:
     metric, _ = perplexity(model, tokenizer, config, protocols(config)[0])
     assert metric.value is None
     assert "NaN" in str(metric.note)
+    per_word, _ = word_perplexity(model, tokenizer, EvalConfig(data_dir=str(data_dir)))
+    for found in (metric, per_word):
+        assert found.value is None
+        assert "model.norm.weight holds 1 NaN of 32 values" in str(found.note)
     assert metric_of(np.array([800.0, 800.0]), 10).value is None
     assert metric_of(np.array([math.log(2.0)] * 3), 10).value == pytest.approx(2.0)
 
