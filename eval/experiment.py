@@ -17,12 +17,14 @@ from typing import Any
 from filelock import FileLock
 
 from eval.config import RunConfig
+from eval.data import data_folder
 from eval.identity import dense_config, is_dense, run_id
 from eval.measure import measure
-from eval.perplexity import check_windows
+from eval.perplexity import check_texts, check_windows
 from eval.protocols import protocols
 from eval.record import ANSWERS, RECORD, Failure, RunRecord, read_record, write_record
 from eval.recording import failed_record, finished_record
+from eval.tasks import load_tasks
 from eval.unseen import evaluation_text
 from pruning import pipeline
 from pruning.capture.workers import Workers
@@ -97,6 +99,9 @@ def check(config: RunConfig) -> None:
     with _failures(config, name, _Progress(folder, "check"), now()):
         model = outline(config.model)
         check_windows(model.model, model.tokenizer, config.eval)
+        check_texts(model.tokenizer, config.eval)
+        if data_folder(config.eval) is not None:
+            load_tasks(config.eval)
         if not is_dense(config):
             pipeline.check(config, model, evaluation_text(config.eval))
 
