@@ -29,8 +29,7 @@ def evaluation_text(config: EvalConfig) -> Excluded:
         if protocol_file(config, protocol) is not None:
             found += [(text,) for text in texts_of(config, protocol) if text.strip()]
     folder = data_folder(config)
-    for task in config.tasks if folder is not None else ():
-        path = task_file(folder, task)
+    for path in [task_file(folder, task) for task in config.tasks] if folder is not None else []:
         found += _questions(path, file_identity(path))
     return Excluded(tuple(found))
 

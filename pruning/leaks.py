@@ -161,7 +161,7 @@ def leaked(texts: Sequence[str], excluded: Excluded) -> list[int]:
     here = here.where(seen[here.run])
     found |= ours.covered(here.at, here.n) >= np.clip(ours.sizes, 1, SHORTEST)
     small, short = np.flatnonzero(ours.sizes < SHORTEST), np.flatnonzero(theirs.sizes < SHORTEST)
-    found[small[copies([texts[i] for i in small], [excluded.passages[i] for i in short])]] = True
+    found[small[copies([texts[int(i)] for i in small], [excluded.passages[int(i)] for i in short])]] = True
     return np.flatnonzero(found).tolist()
 
 

@@ -184,13 +184,22 @@ def _weights(config: ModelConfig, source: str, folder: Path | None, settings: An
 
 
 def _whole(source: Path | str, loaded: Any) -> Any:
-    """The model, when the files held every tensor of it: Transformers fills gaps with random numbers."""
+    """The model, when its files held every tensor of it and of its layers no other.
+
+    Transformers fills gaps with random numbers, and leaves out what it has no place for.
+    """
     model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
             f"{source}: {len(missing)} tensors of the model are not in its files, the first is {missing[0]}. "
             "The folder is incomplete or its config.json is another model's: copy it again"
+        )
+    extra = sorted(key for key in report["unexpected_keys"] if ".layers." in key and "rotary_emb" not in key)
+    if extra:
+        raise ModelError(
+            f"{source}: {len(extra)} tensors in its files have no place in the model that its config.json describes, "
+            f"the first is {extra[0]}. The config.json is another model's: copy the folder again"
         )
     return model
 

@@ -280,7 +280,7 @@ FIELDS = (
 
 
 def at_the_border(made: Place, folder: Path, config: Any) -> bool:
-    """What `secateur run` does with a model with a model: outline, checks, weights, a forward pass. Whether all of it worked."""
+    """What `secateur run` does with a model: outline, checks, weights, a forward pass. Whether all of it worked."""
     folder.mkdir(parents=True)
     for path in made.model.iterdir():
         if path.name != "config.json":
