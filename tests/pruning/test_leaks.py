@@ -309,3 +309,23 @@ def test_the_world_is_calibration_for_its_own_bench(tmp_path: Path) -> None:
     free = load_samples(config, taylor, tokenizer(), tmp_path)
     assert guarded.digest == free.digest
     assert guarded.left_out == ""
+
+
+@pytest.mark.shared
+def test_real_text_shares_one_page_with_the_tasks(assets: Path) -> None:
+    """A thousand pages of C4 hold one that HellaSwag asks about; WikiText and TinyStories share nothing with theirs."""
+    from pruning.documents import read_texts
+
+    def texts(name: str) -> list[str]:
+        return read_texts(assets / "text" / name, "text", "calibration.field")
+
+    questions = evaluation_text(EvalConfig(data_dir=str(assets), ppl=PerplexityConfig(protocols=())))
+    pages = texts("c4/train.parquet")
+    (found,) = leaked(pages, questions)
+    assert "Many cities will require building permits for installing hot tubs outdoors" in pages[found]
+    for one, two in (
+        ("tinystories/train", "tinystories/validation"),
+        ("wikitext2_raw/validation", "wikitext2_raw/test"),
+    ):
+        held_out = Excluded(tuple((text,) for text in texts(f"{two}.parquet") if text.strip()))
+        assert leaked(texts(f"{one}.parquet"), held_out) == []
