@@ -11,7 +11,8 @@ from eval.unseen import evaluation_text, passages_of
 from pruning.calibration import load_samples
 from pruning.config import CalibrationConfig, TaylorConfig
 from pruning.errors import DataError
-from pruning.leaks import Excluded, leaked, plain
+from pruning.leaks import Excluded, leaked
+from pruning.words import plain
 from pruning.world.text import calibration_documents, held_out_documents
 from tests.pruning.commands import tokenizer, write_jsonl
 from tests.pruning.test_leaks import CLEAN, EXCLUDED, SEEN, prose
