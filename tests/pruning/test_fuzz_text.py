@@ -15,8 +15,9 @@ from eval.config import EvalConfig, PerplexityConfig
 from eval.perplexity import check_texts
 from pruning.calibration import Samples, load_samples
 from pruning.config import CalibrationConfig, TaylorConfig
+from pruning.documents import read_texts
 from pruning.errors import DataError, SecateurError
-from pruning.leaks import Excluded
+from pruning.leaks import Excluded, leaked
 from tests.pruning.commands import documents, one_line, tokenizer
 
 TEXTS = documents(30)
@@ -106,8 +107,6 @@ def test_line_breaks_and_long_cells_in_a_table(tmp_path: Path) -> None:
     """A cell of a CSV may hold line breaks, quotes, commas, and more than the csv module's 131072 characters."""
     long = " ".join(["w4 w5"] * 40_000)
     (tmp_path / "a.csv").write_text(f'text\n"w4,\nw5 ""w6"""\n"{long}"\n', encoding="utf-8")
-    from pruning.documents import read_texts
-
     assert read_texts(tmp_path / "a.csv", "text", "calibration.field") == ['w4,\nw5 "w6"', long]
 
 
@@ -243,6 +242,9 @@ def test_a_changed_file_is_read_or_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_line_of_a_hundred_megabytes(tmp_path: Path) -> None:
+    """Read, and compared with evaluation text; tokenising it is the tokenizer's affair."""
     path = tmp_path / "long.jsonl"
     path.write_bytes(b'{"text": "' + b"w4 w5 w6 " * 11_000_000 + b'"}')
-    assert accepted(path, tmp_path / "cache")
+    texts = read_texts(path, "text", "calibration.field")
+    assert [len(text) for text in texts] == [99_000_000]
+    assert leaked(texts, EXCLUDED) == []
