@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -31,6 +32,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of a disk that takes no more, wherever they come up."""
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "model": ("torch", "transformers", "accelerate", "datasets", "safetensors", "lm_eval", "tokenizers"),
+    "insight": ("openai",),
+    "slurm": ("submitit", "hydra_plugins"),
+    "bench": ("torch_pruning",),
+}
+"""Extras of the package, and the modules that each brings."""
 
 HELP = """secateur: structured pruning experiments on large language models
 
@@ -71,6 +80,19 @@ def _guarded(name: str, arguments: list[str]) -> int:
         return command(arguments)
     except SecateurError as error:
         print(f"secateur {name}: {error}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        module = (error.name or "").split(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
+        if extra is None:
+            raise
+        missing = importlib.util.find_spec(module) is None
+        what = (
+            f"{module} is not installed"
+            if missing
+            else f"{module} is damaged or of another version ({error})"
+        )
+        print(f"secateur {name}: {what}: pip install 'secateur[{extra}]'", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"secateur {name}: interrupted; the same command continues where it was", file=sys.stderr)

@@ -20,9 +20,9 @@ from rich.table import Table
 
 from eval.bench_torch_pruning import gradients, limited, prune_to
 from eval.config import RunConfig
-from eval.experiment import evaluation_text
 from eval.perplexity import perplexity
 from eval.protocols import protocols
+from eval.unseen import evaluation_text
 from pruning import pipeline
 from pruning.compose import compose, options, register
 from pruning.config import validate
@@ -78,7 +78,7 @@ def run_ours(given: dict[str, str], method: str, ratio: float, out: Path) -> Row
     """One of secateur's methods."""
     config, started = config_of(given, method, ratio, out), time.perf_counter()
     try:
-        found = pipeline.run(config, exclude=evaluation_text(config))
+        found = pipeline.run(config, exclude=evaluation_text(config.eval))
     except BudgetError as error:
         return Row(method, ratio, note=str(error))
     value = measured(found.loaded.model, found.loaded, config)
@@ -89,7 +89,7 @@ def run_theirs(given: dict[str, str], name: str, ratios: Sequence[float], out: P
     """Torch-Pruning at every ratio, on the samples that secateur's methods see."""
     config, rows = config_of(given, "taylor", ratios[0], out), list[Row]()
     loaded = load(config.model, config.device)
-    ids = samples_for(config, loaded, evaluation_text(config)).ids
+    ids = samples_for(config, loaded, evaluation_text(config.eval)).ids
     slopes = gradients(loaded, ids, config.taylor.batch_size)
     for ratio in ratios:
         started = time.perf_counter()

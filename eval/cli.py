@@ -13,6 +13,7 @@ from pruning.compose import CONF_DIR, compose, options, plain, register
 from pruning.config import validate
 from pruning.errors import ConfigError
 from pruning.logs import configure_logging
+from pruning.overrides import protect, write
 
 RUN_HELP = """secateur run: prune a model, measure it, write the record
 
@@ -120,7 +121,7 @@ def config_of(argv: list[str]) -> tuple[RunConfig, set[str]]:
         if at + 1 == len(overrides):
             raise ConfigError("--config-dir needs a folder")
         folder = Path(overrides[at + 1]).resolve()
-        overrides[at : at + 2] = [f"hydra.searchpath=[file://{folder}]"]
+        overrides[at : at + 2] = [write("hydra.searchpath", [f"file://{folder}"])]
     unknown = [a for a in overrides if a.startswith("-")]
     if unknown:
         raise ConfigError(f"unknown option {unknown[0]}; see --help")
@@ -146,7 +147,7 @@ def _multirun(argv: list[str]) -> int:
     import hydra
 
     register(RunConfig)
-    sys.argv = ["secateur run", "--multirun", *argv]
+    sys.argv = ["secateur run", "--multirun", *map(protect, argv)]
     hydra.main(config_path=str(CONF_DIR), config_name="run", version_base="1.3")(multirun_task)()
     return 0
 

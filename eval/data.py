@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eval.config import EvalConfig
 from eval.protocols import Protocol, protocols
+from pruning.documents import TABLES, check_file
 from pruning.errors import DataError
 from pruning.files import digest, file_digest
 
@@ -23,7 +24,6 @@ SPLIT: dict[str, str] = {
 }
 """The split that each stock lm-eval task scores."""
 
-SUFFIXES = (".parquet", ".jsonl")
 TEXT_FOLDERS = {"wikitext2": ("wikitext2", "wikitext2_raw")}
 HUB_TEXTS = {
     "wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1", "test", None),
@@ -76,7 +76,7 @@ def text_file(folder: Path, name: str) -> Path:
 
 
 def _one(folder: Path, candidates: list[Path], splits: tuple[str, ...], what: str, fetch: str) -> Path:
-    paths = [base / f"{split}{suffix}" for base in candidates for split in splits for suffix in SUFFIXES]
+    paths = [base / f"{split}{suffix}" for base in candidates for split in splits for suffix in TABLES]
     found = next((path for path in paths if path.is_file()), None)
     if found is not None:
         return found
@@ -95,14 +95,8 @@ def own_text(config: EvalConfig) -> Path:
         DataError: It is missing or of an unknown kind.
     """
     assert config.ppl.text is not None
-    path = Path(config.ppl.text)
-    if not path.is_file():
-        raise DataError(f"eval.ppl.text={path} does not exist. Give a .txt, .jsonl or .parquet file")
-    if path.suffix not in {".txt", *SUFFIXES}:
-        raise DataError(
-            f"eval.ppl.text={path}: a file of kind {path.suffix!r} cannot be read; allowed: .txt, .jsonl, "
-            f".parquet"
-        )
+    path = Path(config.ppl.text).expanduser()
+    check_file(path, "eval.ppl.text")
     return path
 
 

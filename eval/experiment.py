@@ -17,15 +17,16 @@ from typing import Any
 from filelock import FileLock
 
 from eval.config import RunConfig
-from eval.data import protocol_file
+from eval.data import data_folder
 from eval.identity import dense_config, is_dense, run_id
 from eval.measure import measure
-from eval.perplexity import check_windows, texts_of
+from eval.perplexity import check_texts, check_windows
 from eval.protocols import protocols
 from eval.record import ANSWERS, RECORD, Failure, RunRecord, read_record, write_record
 from eval.recording import failed_record, finished_record
+from eval.tasks import load_tasks
+from eval.unseen import evaluation_text
 from pruning import pipeline
-from pruning.calibration import text_digest
 from pruning.capture.workers import Workers
 from pruning.checkpoint import save_pruned
 from pruning.errors import StorageError
@@ -41,8 +42,6 @@ from pruning.surgery import prune
 log = logging.getLogger(__name__)
 
 PLAN, STAGE, CHECKPOINT = "plan.json", "stage.json", "model"
-SHORTEST_LEAK = 40
-"""Characters from which an evaluation text counts as recognisable in calibration text."""
 
 
 @dataclass
@@ -101,8 +100,11 @@ def check(config: RunConfig) -> None:
     with _failures(config, name, _Progress(folder, "check"), now()):
         model = outline(config.model)
         check_windows(model.model, model.tokenizer, config.eval)
+        check_texts(model.tokenizer, config.eval)
+        if data_folder(config.eval) is not None:
+            load_tasks(config.eval)
         if not is_dense(config):
-            pipeline.check(config, model, evaluation_text(config))
+            pipeline.check(config, model, evaluation_text(config.eval))
 
 
 def _place(config: RunConfig) -> tuple[str, Path]:
@@ -149,17 +151,8 @@ def capture_only(config: RunConfig) -> dict[str, Any]:
     """Compute (or find) the capture that runs with this config share; returns its facts."""
     loaded = load(config.model, config.device)
     refuse_sick(loaded.model)
-    capture, reused = obtain_capture(config, loaded, evaluation_text(config))
+    capture, reused = obtain_capture(config, loaded, evaluation_text(config.eval))
     return {**capture.facts, "reused": reused, "snapshots": list(capture.snapshots)}
-
-
-def evaluation_text(config: RunConfig) -> frozenset[str]:
-    """Digests of every document that perplexity is measured on: what calibration must not see."""
-    found: set[str] = set()
-    for protocol in protocols(config.eval):
-        if protocol_file(config.eval, protocol) is not None:
-            found |= {text_digest(t) for t in texts_of(config.eval, protocol) if len(t) >= SHORTEST_LEAK}
-    return frozenset(found)
 
 
 def _run(
@@ -200,7 +193,9 @@ def _pruned(config: RunConfig, folder: Path, plan: PruningPlan | None, announce:
     """The model of a run: made anew, unless the base model and a plan that exists are all it takes."""
     if is_dense(config) or (plan is not None and not config.method.changes_weights):
         return _given(config, plan, announce)
-    return pipeline.run(config, exclude=evaluation_text(config), plan_path=folder / PLAN, announce=announce)
+    return pipeline.run(
+        config, exclude=evaluation_text(config.eval), plan_path=folder / PLAN, announce=announce
+    )
 
 
 def _save(folder: Path, pruned: Pruned, workers: Workers) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.config import TASKS
-from eval.data import HUB_TEXTS, SPLIT, SUFFIXES
+from eval.data import HUB_TEXTS, SPLIT
+from pruning.documents import TABLES
 from pruning.errors import ConfigError, DataError, SecateurError
 from pruning.files import write_atomic
 
@@ -161,7 +162,7 @@ def _fetch_text(wanted: Wanted, text: str) -> None:
 
 
 def _there(folder: Path, split: str) -> bool:
-    found = next((folder / f"{split}{end}" for end in SUFFIXES if (folder / f"{split}{end}").is_file()), None)
+    found = next((folder / f"{split}{end}" for end in TABLES if (folder / f"{split}{end}").is_file()), None)
     if found is not None:
         _say(f"{found} is there")
     return found is not None

@@ -13,7 +13,6 @@ from pruning.config import (
     TaylorConfig,
     config_digest,
 )
-from pruning.errors import DataError
 from pruning.identity import calibration_fingerprint, model_fingerprint, model_folder
 
 DENSE = MethodConfig(name="dense", estimator="random")
@@ -112,14 +111,7 @@ def evaluation_fingerprint(config: EvalConfig) -> str:
     Raises:
         DataError: A local file or folder does not exist.
     """
-    from eval.data import data_digest, file_identity
+    from eval.data import data_digest, file_identity, own_text
 
-    text = ""
-    if config.ppl.text:
-        path = Path(config.ppl.text).expanduser()
-        if not path.is_file():
-            raise DataError(
-                f"eval.ppl.text={config.ppl.text}: no such file; give a .txt, .jsonl or .parquet file"
-            )
-        text = file_identity(path)
+    text = file_identity(own_text(config)) if config.ppl.text else ""
     return f"{data_digest(config)}-{text}"

@@ -28,6 +28,7 @@ from eval.store import Store
 from eval.tasks import load_tasks
 from eval.tokens import tokenizer_identity
 from eval.word_perplexity import word_perplexity
+from pruning.documents import stem_of
 from pruning.errors import StorageError
 from pruning.files import digest, read_json, write_json
 
@@ -149,7 +150,7 @@ def protocol_card(config: EvalConfig, protocol: Protocol) -> dict[str, Any]:
     return {
         "name": protocol.name,
         "data": "hub" if path is None else file_identity(path),
-        "split": "test" if path is None else path.stem,
+        "split": "test" if path is None else stem_of(path),
         "joined": protocol.joined,
         "blank_lines": "keep" if protocol.joined else config.ppl.blank_lines,
         "max_tokens": config.ppl.max_tokens,

@@ -33,6 +33,8 @@ from pruning.health import sick_weights
 from pruning.progress import Bar
 
 CPU_TOKENS, DEVICE_TOKENS = 1024, 8192
+LONG_TOKEN = 64
+"""Characters that surely are more than a token, on average."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,29 @@ def check_windows(
                 f"{protocol.name}: a window of {protocol.window} tokens exceeds the model's context of {limit}. "
                 f"Choose {limit} or less, for example {key}"
             )
+
+
+def check_texts(tokenizer: Any, config: EvalConfig) -> None:
+    """Refuse local texts that cannot be read, or are shorter than one window, before anything is measured.
+
+    Raises:
+        DataError: As `texts_of` and `cut` do.
+    """
+    for protocol in protocols(config):
+        if protocol_file(config, protocol) is None:
+            continue
+        texts = texts_of(config, protocol)
+        if protocol.kind != "windows":
+            continue
+        start, left = list[str](), LONG_TOKEN * protocol.window
+        for text in texts:
+            start.append(text[:left])
+            left -= len(start[-1])
+            if left <= 0:
+                break
+        short = len(tokenize(start, tokenizer, protocol)) < protocol.window
+        if short or (config.ppl.max_tokens or protocol.window) < protocol.window:
+            cut(tokenize(texts, tokenizer, protocol), protocol, config.ppl.max_tokens)
 
 
 def metric_of(means: np.ndarray, scored: int, model: Any = None) -> Metric:

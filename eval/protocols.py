@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from eval.config import EvalConfig
+from pruning.documents import stem_of
 from pruning.errors import DataError
 
 WORD_PERPLEXITY = "wikitext:word_perplexity"
@@ -48,7 +49,8 @@ def protocols(config: EvalConfig) -> tuple[Protocol, ...]:
     """
     if config.ppl.text is not None:
         path = Path(config.ppl.text)
-        stem = path.parent.name if path.stem in SPLITS and path.parent.name else path.stem
+        stem = stem_of(path)
+        stem = path.parent.name if stem in SPLITS and path.parent.name else stem
         name = f"{stem}@{config.ppl.window}"
         return (Protocol(name, config.ppl.text, config.ppl.window, config.ppl.window, joined=False),)
     return tuple(dict.fromkeys(parse(name) for name in config.ppl.protocols))

@@ -22,6 +22,7 @@ from pruning.documents import document_tokens, read_texts, single_breaks
 from pruning.errors import DataError, StorageError
 from pruning.files import digest, write_atomic
 from pruning.identity import calibration_fingerprint
+from pruning.leaks import NOTHING, Excluded, copies, leaked
 from pruning.tensors import disk_errors
 
 log = logging.getLogger(__name__)
@@ -48,22 +49,17 @@ class Samples:
         return torch.arange(self.ids.shape[1])[None, :] < self.lengths[rows, None]
 
 
-def text_digest(text: str) -> str:
-    """Digest of one document, blind to white space: what the leakage check compares."""
-    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:16]
-
-
 def load_samples(
     config: CalibrationConfig,
     taylor: TaylorConfig,
     tokenizer: Any,
     cache: Path,
-    exclude: frozenset[str] = frozenset(),
+    exclude: Excluded = NOTHING,
 ) -> Samples:
     """The first `num_samples` samples of the configured text.
 
-    A smaller `num_samples` gives a prefix of a larger one. Documents whose digest is in `exclude`
-    (the evaluation text) are left out.
+    A smaller `num_samples` gives a prefix of a larger one. Documents that hold text of `exclude` (what is
+    evaluated) are left out.
 
     Raises:
         DataError: The text is missing, too short, or is mostly evaluation text.
@@ -76,7 +72,7 @@ def load_samples(
             "config": identity(config),
             "tokenizer": _tokenizer_digest(tokenizer),
             "size": [taylor.seq_len, taylor.num_samples],
-            "exclude": sorted(exclude),
+            "exclude": exclude.digest,
         }
     )
     path = cache / "tokens" / f"{key}.safetensors"
@@ -88,10 +84,10 @@ def load_samples(
             raise StorageError(
                 f"{path} is damaged ({error}). Delete it and run the same command again."
             ) from error
-    documents, leaked = _clean(_documents(config, taylor), config, exclude)
+    documents, seen = _clean(_documents(config, taylor), config, exclude)
     build = _packed if config.packing == "packed" else _study
     ids, lengths = build(documents, config, taylor, tokenizer)
-    left_out = np.frombuffer(digest(leaked).encode() if leaked else b"", dtype=np.uint8).copy()
+    left_out = np.frombuffer(digest(seen).encode() if seen else b"", dtype=np.uint8).copy()
     tensors = {
         "ids": torch.from_numpy(ids),
         "lengths": torch.from_numpy(lengths),
@@ -144,21 +140,32 @@ def _documents(config: CalibrationConfig, taylor: TaylorConfig) -> list[str]:
     return list(data[config.field])
 
 
-def _clean(
-    documents: list[str], config: CalibrationConfig, exclude: frozenset[str]
-) -> tuple[list[str], list[str]]:
+def _clean(documents: list[str], config: CalibrationConfig, exclude: Excluded) -> tuple[list[str], list[str]]:
     """Drop short documents and evaluation text (whose digests come back too); normalise blank lines."""
     kept = [text for text in documents if len(text) > config.min_chars and text.strip()]
-    leaked = sorted({text_digest(text) for text in kept} & exclude) if exclude else []
-    if len(leaked) > len(kept) // 2:
+    if (
+        config.source == "world"
+    ):  # sentences recur on both sides: it keeps whole documents and questions apart
+        numbers = copies(kept, [passages[0] for passages in exclude.different if len(passages) == 1])
+    elif exclude.documents:
+        numbers = leaked(kept, exclude)
+    else:
+        numbers = list[int]()
+    seen = [kept[number] for number in numbers]
+    if len(seen) > len(kept) // 2 or sum(map(len, seen)) > sum(map(len, kept)) / 2:
         raise DataError(
-            f"calibration.path={config.path}: {len(leaked)} of {len(kept)} documents are evaluation text. "
-            "Calibrate on another text (the training split): results on seen text mean nothing"
+            f"calibration.path={config.path}: {len(seen)} of {len(kept)} documents hold evaluation text, the first "
+            f"begins {seen[0][:40]!r}. Calibrate on another text (the training split): results on seen text mean "
+            "nothing"
         )
-    if leaked:
-        log.warning("left out %d calibration documents that are evaluation text", len(leaked))
-        kept = [text for text in kept if text_digest(text) not in exclude]
-    return ([single_breaks(text) for text in kept] if config.blank_lines == "single" else kept), leaked
+    if seen:
+        log.warning(
+            "left out %d of %d calibration documents: they hold evaluation text", len(seen), len(kept)
+        )
+        gone = set(numbers)
+        kept = [text for number, text in enumerate(kept) if number not in gone]
+    digests = sorted({digest(" ".join(text.split())) for text in seen})
+    return ([single_breaks(text) for text in kept] if config.blank_lines == "single" else kept), digests
 
 
 def _packed(

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 import conf
 from pruning.errors import ConfigError
+from pruning.overrides import parse
 
 CONF_DIR = Path(conf.__file__).resolve().parent
 
@@ -35,9 +36,10 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
         ConfigError: An override is malformed, names an unknown key or group option, or a value is missing.
     """
     GlobalHydra.instance().clear()
+    words = [str(override.input_line) for override in parse(overrides)]
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-            return plain(hydra_compose(name, overrides=overrides))
+            return plain(hydra_compose(name, overrides=words))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_message(error)) from error
 
@@ -64,15 +66,15 @@ def amend(stored: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """
     config = OmegaConf.create(stored)
     for word in overrides:
-        key, separator, name = word.partition("=")
-        if not separator:
-            raise ConfigError(f"{word}: give KEY=VALUE")
+        key, _, name = word.partition("=")
         if (CONF_DIR / key).is_dir() and "." not in key:
             if name not in options(key):
                 raise ConfigError(f"{word}: options are {', '.join(options(key))}")
             change = OmegaConf.create({key: OmegaConf.load(CONF_DIR / key / f"{name}.yaml")})
         else:
-            change = OmegaConf.from_dotlist([word])
+            (override,) = parse([word])
+            change = OmegaConf.create({})
+            OmegaConf.update(change, override.key_or_group, override.value())
         config = OmegaConf.merge(config, change)
     return plain(config)  # type: ignore[arg-type]
 

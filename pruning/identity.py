@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pruning.config import CalibrationConfig, ModelConfig
-from pruning.errors import ConfigError, DataError, ModelError
+from pruning.documents import check_file
+from pruning.errors import ConfigError, ModelError
 from pruning.files import digest, file_digest
 
 BUNDLED = "bundled:"
@@ -52,13 +53,12 @@ def calibration_fingerprint(config: CalibrationConfig) -> str:
     """Digest of the calibration text where it is a local file; of its name and revision otherwise.
 
     Raises:
-        DataError: The file does not exist.
+        DataError: The file does not exist, or is of a kind that cannot be read.
     """
     if config.source != "file":
         return digest({"source": config.source, "path": config.path, "revision": config.revision})
     path = Path(config.path or "").expanduser()
-    if not path.is_file():
-        raise DataError(f"calibration.path={config.path}: no such file; give a .txt, .jsonl or .parquet file")
+    check_file(path, "calibration.path")
     return file_digest(path)
 
 

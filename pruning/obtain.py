@@ -19,13 +19,14 @@ from pruning.errors import ConfigError, ModelError
 from pruning.files import digest
 from pruning.identity import calibration_fingerprint
 from pruning.importance import ESTIMATORS, estimator
+from pruning.leaks import Excluded
 from pruning.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 
 
 def samples_for(
-    config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str], count: int | None = None
+    config: PruneConfig, loaded: LoadedModel, exclude: Excluded, count: int | None = None
 ) -> Samples:
     """The calibration samples (`count` of them, or as many as configured), which the model must be able to read.
 
@@ -55,7 +56,7 @@ def cache_folder(config: PruneConfig) -> Path:
     return Path(config.out) / "cache"
 
 
-def obtain_capture(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) -> tuple[Capture, bool]:
+def obtain_capture(config: PruneConfig, loaded: LoadedModel, exclude: Excluded) -> tuple[Capture, bool]:
     """The capture that a run needs: from the cache, or one pass over the calibration text.
 
     Returns:
@@ -126,7 +127,7 @@ def _priors(config: PruneConfig) -> tuple[Any, ...]:
     return tuple(kind for kind in ("loss", "cosine", "gate") if kind in kinds)
 
 
-def capture_key(config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str]) -> str:
+def capture_key(config: PruneConfig, loaded: LoadedModel, exclude: Excluded) -> str:
     """Digest of all that decides a capture but the number of samples: contents count, not where they lie.
 
     The text enters by its source and its first sample: prefixes of one text are one text.

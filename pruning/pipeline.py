@@ -20,6 +20,7 @@ from pruning.errors import NumericsError
 from pruning.granularity import missed
 from pruning.health import refuse_sick
 from pruning.importance.scores import Scores, final_scores, needs_capture
+from pruning.leaks import NOTHING, Excluded
 from pruning.models.adapter import STRUCTURES
 from pruning.models.loading import LoadedModel, load, resolve_device
 from pruning.obtain import obtain_capture, samples_for
@@ -59,7 +60,7 @@ class Pruned:
 def run(
     config: PruneConfig,
     *,
-    exclude: frozenset[str] = frozenset(),
+    exclude: Excluded = NOTHING,
     plan_path: Path | None = None,
     announce: Announce = lambda stage: None,
 ) -> Pruned:
@@ -67,7 +68,7 @@ def run(
 
     Args:
         config: What to do.
-        exclude: Digests of evaluation documents, which calibration must not see.
+        exclude: Evaluation text, which calibration must not see.
         plan_path: Where the plan is kept; the extreme layers are thus on disk before the cut.
         announce: Told the name of each stage as it begins.
     """
@@ -108,9 +109,7 @@ def run(
     return result
 
 
-def _captured(
-    config: PruneConfig, loaded: LoadedModel, exclude: frozenset[str], result: Pruned
-) -> Capture | None:
+def _captured(config: PruneConfig, loaded: LoadedModel, exclude: Excluded, result: Pruned) -> Capture | None:
     """The capture of a model as it is, or None for methods that read no text."""
     if not needs_capture(config.method):
         return None
@@ -128,7 +127,7 @@ def _plan(
     capture: Capture | None,
     ratio: float,
     result: Pruned,
-    exclude: frozenset[str],
+    exclude: Excluded,
 ) -> PruningPlan:
     """Score the units that are left and decide which go, down to a cumulative `ratio`."""
     scores = final_scores(
@@ -178,7 +177,7 @@ def _note(result: Pruned, facts: dict[str, Any]) -> None:
         result.story["compensation"] = facts
 
 
-def check(config: PruneConfig, model: LoadedModel, exclude: frozenset[str] = frozenset()) -> None:
+def check(config: PruneConfig, model: LoadedModel, exclude: Excluded = NOTHING) -> None:
     """Refuse what can be known to fail before any weight is loaded; `model` is the outline of the config's.
 
     Raises:

@@ -4,6 +4,7 @@ from typing import Any
 
 from pruning.compensation.refit import cut_and_refit
 from pruning.config import PruneConfig
+from pruning.leaks import Excluded
 from pruning.models.loading import LoadedModel, load
 from pruning.obtain import samples_for
 from pruning.plan import PruningPlan
@@ -11,9 +12,7 @@ from pruning.progress import Bar
 from pruning.surgery import prune
 
 
-def cut(
-    config: PruneConfig, loaded: LoadedModel, plan: PruningPlan, exclude: frozenset[str]
-) -> dict[str, Any]:
+def cut(config: PruneConfig, loaded: LoadedModel, plan: PruningPlan, exclude: Excluded) -> dict[str, Any]:
     """Cut `loaded.model` in place; `plan` is in its own units.
 
     Returns:

@@ -24,6 +24,7 @@ from pruning.capture.loss import ROWS, next_token_loss
 from pruning.config import PruneConfig
 from pruning.files import digest, read_json, write_json
 from pruning.importance.scores import Scores
+from pruning.leaks import Excluded
 from pruning.models.adapter import STRUCTURES, Structure
 from pruning.models.loading import LoadedModel
 from pruning.obtain import cache_folder, samples_for
@@ -99,7 +100,7 @@ def exchange(
 
 
 def search(
-    config: PruneConfig, dense: LoadedModel, scores: Scores, exclude: frozenset[str]
+    config: PruneConfig, dense: LoadedModel, scores: Scores, exclude: Excluded
 ) -> tuple[PruningPlan, dict[str, Any]]:
     """The best plan that the budget of evaluations finds, and facts for the record."""
     settings, count = config.method.search, config.taylor.num_samples
@@ -160,7 +161,7 @@ def _judged(
     plan: PruningPlan,
     ids: torch.Tensor,
     final: torch.Tensor,
-    exclude: frozenset[str],
+    exclude: Excluded,
 ) -> float:
     """The objective of one plan, cut and repaired in a copy of the model."""
     twin = replace(dense, model=copy.deepcopy(dense.model))

@@ -18,6 +18,7 @@ from pruning.config_method import ScheduleConfig
 from pruning.errors import StorageError
 from pruning.files import digest, new_directory
 from pruning.importance.scores import needs_capture
+from pruning.leaks import Excluded
 from pruning.modeling_pruned import give_bias
 from pruning.models.adapter import STRUCTURES, linear
 from pruning.models.layout import read_layout
@@ -35,7 +36,7 @@ class Stages:
     """The stages of one trajectory: their names, what is stored of them, and how they are stored."""
 
     def __init__(
-        self, config: PruneConfig, dense: LoadedModel, exclude: frozenset[str], ratios: tuple[float, ...]
+        self, config: PruneConfig, dense: LoadedModel, exclude: Excluded, ratios: tuple[float, ...]
     ) -> None:
         self.folder = cache_folder(config) / "stages"
         self.dense, self.stored = dense, config.method.schedule.kind == "iterative"

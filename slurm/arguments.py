@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, QuotedString, Transformer
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import OverrideType, QuotedString, Transformer
 
+from pruning import overrides
 from pruning.errors import ConfigError
 
 
@@ -62,10 +61,7 @@ def parse(argv: list[str], flags: set[str], words: int = 0) -> Arguments:
 
 
 def _pair(word: str) -> tuple[str, tuple[Any, ...]]:
-    try:
-        override: Override = OverridesParser.create().parse_overrides([word])[0]
-    except HydraException as error:
-        raise ConfigError(f"{word}: {str(error).splitlines()[0]}") from error
+    (override,) = overrides.parse([word])
     if override.type is not OverrideType.CHANGE:
         raise ConfigError(f"{word}: `+` and `~` are not possible here; set keys that exist (KEY=VALUE)")
     if override.is_sweep_override():

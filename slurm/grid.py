@@ -127,9 +127,11 @@ def _captures(points: dict[str, Point]) -> tuple[list[Task], dict[str, str]]:
 
 
 def _excluded(config: RunConfig) -> list[Any]:
-    """Which evaluation texts calibration leaves out; none for tasks alone."""
+    """Which evaluation texts and questions calibration leaves out."""
     names = sorted({protocol.text for protocol in protocols(config.eval)})
-    return [config.eval.data_dir, config.eval.ppl.text, config.eval.ppl.field, names] if names else []
+    tasks = sorted(config.eval.tasks) if config.eval.data_dir is not None else []
+    own = [config.eval.data_dir, config.eval.ppl.text, config.eval.ppl.field]
+    return [*own, names, tasks] if names or tasks else []
 
 
 def _capture(key: str, points: list[Point]) -> Task:

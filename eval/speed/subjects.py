@@ -5,14 +5,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from eval.record import read_record
 from eval.speed.config import SpeedConfig, dense_of, is_pruned
 from pruning.compose import amend, compose, register
 from pruning.config import validate
 from pruning.errors import ConfigError
+from pruning.overrides import exists, parse, write
 
 PLAN = "plan.json"
 FROM_RUN = ("model", "calibration", "method", "taylor", "capture", "budget", "guard", "seed")
@@ -32,7 +30,9 @@ def variants(words: Sequence[str]) -> tuple[list[SpeedConfig], tuple[str, ...]]:
     axes = _axes(rest)
     given = axes.pop("model", None)
     wanted: list[list[str]] = [[f"model={name}"] for name in given or []]
-    wanted += [_checkpoint(path) for text in checkpoints for path in text.split(",")]
+    wanted += [
+        _checkpoint(path) for text in checkpoints for path in ([text] if exists(text) else text.split(","))
+    ]
     names = [name for text in runs for name in text.split(",")]
     found: list[SpeedConfig] = []
     for values in product(*axes.values()):
@@ -46,17 +46,14 @@ def variants(words: Sequence[str]) -> tuple[list[SpeedConfig], tuple[str, ...]]:
 def _axes(words: Sequence[str]) -> dict[str, list[str]]:
     """Key -> its values as texts; one value where nothing is varied."""
     axes: dict[str, list[str]] = {}
-    try:
-        for override in OverridesParser.create().parse_overrides(list(words)):
-            key = override.get_key_element()
-            if key in axes:
-                raise ConfigError(f"{key} was given twice; several values are written {key}=A,B")
-            if override.is_sweep_override():
-                axes[key] = [str(value) for value in override.sweep_string_iterator()]
-            else:
-                axes[key] = [override.get_value_element_as_str()]
-    except HydraException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+    for override in parse(words):
+        key = override.get_key_element()
+        if key in axes:
+            raise ConfigError(f"{key} was given twice; several values are written {key}=A,B")
+        if override.is_sweep_override():
+            axes[key] = [str(value) for value in override.sweep_string_iterator()]
+        else:
+            axes[key] = [override.get_value_element_as_str()]
     return axes
 
 
@@ -71,7 +68,7 @@ def _checkpoint(path: str) -> list[str]:
         raise ConfigError(f"checkpoint={path}: no model folder (no config.json in it)")
     inner = folder.resolve()
     label = f"{inner.parent.name}-{inner.name}" if inner.name == "model" else inner.name
-    return ["model=local", f"model.path={path}", f"model.name={label}"]
+    return ["model=local", write("model.path", path), write("model.name", label)]
 
 
 def _of_run(name: str, overrides: list[str]) -> SpeedConfig:

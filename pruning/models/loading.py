@@ -1,6 +1,5 @@
 """From a model config to a model in memory, with its tokenizer, adapter and fingerprint."""
 
-import json
 import logging
 import os
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -21,10 +21,18 @@ from pruning.errors import ConfigError, ModelError
 from pruning.identity import model_fingerprint, model_folder
 from pruning.modeling_pruned import pruned_class
 from pruning.models.adapter import ModelAdapter, adapter_for
+from pruning.models.folder import check_folder, refuse_quantised
 from pruning.models.layout import Layout, check_modules, read_layout
 from pruning.models.proof import prove
 
 log = logging.getLogger(__name__)
+FAILURES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
+            SafetensorError, StrictDataclassError, TypeError, ValueError)  # fmt: skip
+"""What Transformers and the libraries below it raise about a folder that is not as it should be."""
+
+
+MOST_LAYERS, MOST_PARAMETERS = 10_000, 10**13
+"""A config.json that asks for more is damaged."""
 
 
 @dataclass(frozen=True)
@@ -114,25 +122,20 @@ def _open(config: ModelConfig, build: Callable[[Any, str, Path | None], Any]) ->
     place = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     with _explained(config, folder):
         if folder is not None:  # our families are named before Transformers complains about unknown ones
-            adapter_for(_model_type(folder / "config.json"))
+            adapter_for(check_folder(folder, f"model.path={config.path}"))
         settings = AutoConfig.from_pretrained(source, **place)
+        refuse_quantised(vars(settings), f"model.path={config.path}")
         adapter = adapter_for(str(settings.model_type))
+        if settings.num_hidden_layers > MOST_LAYERS:  # building them would never end
+            raise ValueError(f"num_hidden_layers={settings.num_hidden_layers} in its config.json")
         model = build(settings, source, folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **place)
-    check_modules(model, adapter)
+        check_modules(model, adapter)
+        layout = read_layout(model, adapter)
+        if layout.total_parameters > MOST_PARAMETERS:
+            raise ValueError(f"{layout.total_parameters} parameters by its config.json")
     revision = getattr(settings, "_commit_hash", None)
-    layout = read_layout(model, adapter)
     return LoadedModel(model, tokenizer, adapter, layout, fingerprint, torch.device("meta"), revision)
-
-
-def _model_type(path: Path) -> str:
-    """What a config.json says that the model is."""
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist: give the folder of a Transformers model") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is damaged or names no model_type ({error}): copy it again") from error
 
 
 @contextmanager
@@ -140,8 +143,8 @@ def _explained(config: ModelConfig, folder: Path | None) -> Generator[None]:
     """Turn whatever Transformers raises about a model into one message that says what to do."""
     try:
         yield
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except FAILURES as error:
+        first = _first(error)
         advice = "Check that the folder is complete: config.json, *.safetensors and the tokenizer's files"
         if folder is None:
             advice = (
@@ -154,6 +157,13 @@ def _explained(config: ModelConfig, folder: Path | None) -> Generator[None]:
         raise ModelError(
             f"model.path={config.path}: cannot be loaded: {first.rstrip('.')}. {advice}"
         ) from error
+
+
+def _first(error: Exception) -> str:
+    """The first line of an error, with the next one where it only announces that."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _weights(config: ModelConfig, source: str, folder: Path | None, settings: Any) -> Any:
@@ -177,13 +187,22 @@ def _weights(config: ModelConfig, source: str, folder: Path | None, settings: An
 
 
 def _whole(source: Path | str, loaded: Any) -> Any:
-    """The model, when the files held every tensor of it: Transformers fills gaps with random numbers."""
+    """The model, when its files held every tensor of it and of its layers no other.
+
+    Transformers fills gaps with random numbers, and leaves out what it has no place for.
+    """
     model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
             f"{source}: {len(missing)} tensors of the model are not in its files, the first is {missing[0]}. "
             "The folder is incomplete or its config.json is another model's: copy it again"
+        )
+    extra = sorted(key for key in report["unexpected_keys"] if ".layers." in key and "rotary_emb" not in key)
+    if extra:
+        raise ModelError(
+            f"{source}: {len(extra)} tensors in its files have no place in the model that its config.json describes, "
+            f"the first is {extra[0]}. The config.json is another model's: copy the folder again"
         )
     return model
 
@@ -206,9 +225,9 @@ def load_pruned(folder: Path | str, dtype: Any = "auto", attention: str = "sdpa"
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+    except FAILURES as error:
         raise ModelError(
-            f"{folder}: not a whole checkpoint ({str(error).splitlines()[0]}). Copy it again, or delete it and "
+            f"{folder}: not a whole checkpoint ({_first(error)}). Copy it again, or delete it and "
             "run again what wrote it"
         ) from error
     return _whole(folder, loaded).eval()

@@ -117,8 +117,8 @@ def test_damaged_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing.txt", None, "does not exist"),
-        ("a.csv", "x", "kind '.csv' cannot be read"),
+        ("missing.txt", None, "no such file"),
+        ("a.docx", "x", "kind '.docx' cannot be read"),
         ("a.jsonl", '{"story": "x"}\n', "has no column 'text'; it has story"),
         ("b.jsonl", '{"text": 3}\n', "row 0 of column 'text' is 3, not text"),
     ],

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import secateur
+from pruning.errors import SecateurError
 from tests.conftest import ROOT
 from tests.pruning.conftest import build
 
@@ -187,3 +188,11 @@ def refused(here: Place, *overrides: str, says: tuple[str, ...], command: str = 
     assert leftovers(here.out) == []
     assert list(here.out.glob("*/record.json")) == []
     return message
+
+
+def one_line(error: SecateurError) -> None:
+    """An error says something, on one line that can be read."""
+    message = str(error)
+    assert message
+    assert "\n" not in message
+    assert len(message) < 1000, message

@@ -126,9 +126,7 @@ def test_calibration_text_too_short(here: Place) -> None:
 
 
 def test_calibration_files(here: Place) -> None:
-    refused(
-        here, "calibration.path=/no/text.txt", says=("calibration.path=/no/text.txt", ".jsonl or .parquet")
-    )
+    refused(here, "calibration.path=/no/text.txt", says=("calibration.path=/no/text.txt", ".csv or .parquet"))
     refused(here, "calibration.field=body", says=("'body'", "it has text", "calibration.field=NAME"))
     bad = {
         "numbers.jsonl": b"1\n2\n",

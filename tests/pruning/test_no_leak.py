@@ -13,12 +13,13 @@ import torch
 import pruning.pipeline
 import pruning.repair
 from eval.config import RunConfig
-from eval.experiment import evaluation_text
+from eval.unseen import evaluation_text
 from pruning import pipeline
 from pruning.compose import compose, options, register
 from pruning.config import validate
 from pruning.errors import DataError
 from pruning.importance.scores import needs_capture
+from pruning.leaks import NOTHING
 from pruning.models.loading import LoadedModel, load, outline
 from pruning.obtain import samples_for
 from tests.pruning.commands import WORDS, Place, place, write_jsonl
@@ -85,7 +86,7 @@ def test_evaluation_documents_in_the_calibration_file_reach_no_model(
     there: Place, seen: set[int], tmp_path: Path, method: str
 ) -> None:
     run = config(there, method, f"out={tmp_path}")
-    pipeline.run(run, exclude=evaluation_text(run))
+    pipeline.run(run, exclude=evaluation_text(run.eval))
     assert bool(seen) == reads_text(run)
     assert not [token for token in seen if token >= FIRST]
 
@@ -101,8 +102,8 @@ def test_samples_of_refit_and_search_leave_it_out_too(there: Place, count: int |
     """`samples_for` with a count of its own: a refit reads more samples than the capture, a search those behind."""
     run = config(there, "secateur_search")
     loaded = load(run.model, "cpu")
-    clean = samples_for(run, loaded, evaluation_text(run), count)
-    dirty = samples_for(run, loaded, frozenset(), count)
+    clean = samples_for(run, loaded, evaluation_text(run.eval), count)
+    dirty = samples_for(run, loaded, NOTHING, count)
     assert len(clean.ids) == (count or run.taylor.num_samples)
     assert clean.left_out
     assert not dirty.left_out
@@ -123,14 +124,14 @@ def test_a_file_that_is_mostly_evaluation_text_is_refused(
         "taylor.num_samples=2",
         f"out={tmp_path}",
     )
-    exclude = evaluation_text(run)
+    exclude = evaluation_text(run.eval)
     if not reads_text(run):
         pipeline.run(run, exclude=exclude)
         assert not seen
         return
-    with pytest.raises(DataError, match="20 of 30 documents are evaluation text"):
+    with pytest.raises(DataError, match="20 of 30 documents hold evaluation text"):
         pipeline.check(run, outline(run.model), exclude)
-    with pytest.raises(DataError, match="20 of 30 documents are evaluation text"):
+    with pytest.raises(DataError, match="20 of 30 documents hold evaluation text"):
         pipeline.run(run, exclude=exclude)
     assert not seen
 
@@ -143,10 +144,10 @@ def test_refit_samples_of_their_own_are_checked_too(there: Place, tmp_path: Path
         f"calibration.path={text}", "taylor.seq_len=8",
     )  # fmt: skip
     with pytest.raises(DataError, match="20 of 30 documents"):
-        pipeline.run(run, exclude=evaluation_text(run))
+        pipeline.run(run, exclude=evaluation_text(run.eval))
     clean = config(
         there, "magnitude", "method.compensation.kind=least_squares", "method.compensation.num_samples=4"
     )
-    found = pipeline.run(clean, exclude=evaluation_text(clean))
+    found = pipeline.run(clean, exclude=evaluation_text(clean.eval))
     assert found.story["compensation"]["samples"] == 4
     assert bool(torch.isfinite(next(iter(found.loaded.model.parameters()))).all())

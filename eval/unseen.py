@@ -1,0 +1,55 @@
+"""What calibration must not see: the text of the perplexities and the questions of the tasks that a run measures."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from eval.config import EvalConfig
+from eval.data import data_folder, file_identity, protocol_file, task_file
+from eval.perplexity import texts_of
+from eval.protocols import protocols
+from pruning.documents import read_rows
+from pruning.leaks import RUN, Excluded
+
+CONTEXTS = ("passage", "ctx")
+QUESTIONS = ("question", "goal", "question_stem", "sentence")
+ANSWERS = ("sol1", "sol2", "option1", "option2")
+"""Columns of the seven tasks' data files; `choices` holds the answers of the others."""
+
+
+def evaluation_text(config: EvalConfig) -> Excluded:
+    """Every document and question of local files that is measured; data of the hub is not looked at.
+
+    Raises:
+        DataError: A file is missing or damaged.
+    """
+    found: list[tuple[str, ...]] = []
+    for protocol in protocols(config):
+        if protocol_file(config, protocol) is not None:
+            found += [(text,) for text in texts_of(config, protocol) if text.strip()]
+    folder = data_folder(config)
+    for path in [task_file(folder, task) for task in config.tasks] if folder is not None else []:
+        found += _questions(path, file_identity(path))
+    return Excluded(tuple(found))
+
+
+@lru_cache(maxsize=32)
+def _questions(path: Path, content: str) -> tuple[tuple[str, ...], ...]:
+    """The passages of each question; `content` is part of the key, so that a changed file is read again."""
+    return tuple(passages for row in read_rows(path) if (passages := passages_of(row)))
+
+
+def passages_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Context and question of a task's row; a short question with each answer, since alone it says little."""
+    context = [row[name] for name in CONTEXTS if isinstance(row.get(name), str)]
+    question = next((row[name] for name in QUESTIONS if isinstance(row.get(name), str)), "")
+    choices = row.get("choices")
+    given = choices.get("text") if isinstance(choices, Mapping) else [row.get(name) for name in ANSWERS]
+    answers = [text for text in given or () if isinstance(text, str)]
+    if "_" in question:
+        texts = [question.replace("_", answer) for answer in answers]
+    else:
+        texts = [question]
+        texts += [f"{question} {answer}" for answer in answers if len(question.split()) < RUN]
+    return tuple(dict.fromkeys(text for text in (*context, *texts) if text.strip()))
