@@ -15,6 +15,7 @@ from pruning.config import (
 )
 from pruning.errors import DataError
 from pruning.identity import calibration_fingerprint, model_fingerprint, model_folder
+from pruning.naming import safe_name
 
 DENSE = MethodConfig(name="dense", estimator="random")
 
@@ -61,11 +62,11 @@ def run_id(config: RunConfig) -> str:
             ),
         }
     )
-    code = config_digest(portable, **facts)
+    code, name = config_digest(portable, **facts), safe_name(config.model.name)
     if is_dense(config):
-        return f"{config.model.name}-dense-{code}"
+        return f"{name}-dense-{code}"
     size = f"{config.taylor.seq_len}x{config.taylor.num_samples}"
-    return f"{config.model.name}-{config.method.name}-{config.budget.ratio:g}-{size}-{code}"
+    return f"{name}-{config.method.name}-{config.budget.ratio:g}-{size}-{code}"
 
 
 def model_identity(config: ModelConfig) -> str:
