@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from analysis.load import check_accuracy
+from analysis.missing import is_missing
 from analysis.model_names import Origin
 from analysis.protocol import protocol_id
 from analysis.runset import FAILED, INVALID, NUMBER_COLUMNS, TEXT_COLUMNS, VALID, Runs, complete, empty_layers
@@ -22,7 +23,6 @@ from pruning.config import Frozen
 from pruning.errors import ConfigError, DataError
 
 TRUE = frozenset({"true", "1", "1.0", "yes", "done", "ok"})
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 
 
 class Mapping(Frozen):
@@ -154,7 +154,7 @@ def _origins(frame: pd.DataFrame) -> dict[str, Origin]:
 def _numbers(cells: pd.Series, name: str, wrong: dict[int, list[str]]) -> pd.Series:
     """Cells as numbers; what is neither a number nor a word for "missing" is recorded under its row."""
     text = cells.fillna("").str.strip()
-    empty = text.str.lower().isin(MISSING)
+    empty = text.map(is_missing)
     values = pd.to_numeric(text.where(~empty, None), errors="coerce").astype(float)
     for row in values.index[values.isna() & ~empty]:
         wrong.setdefault(int(row), []).append(f"{name}={text[row]!r}")

@@ -3,6 +3,7 @@
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportReturnType=false
 
+import math
 import posixpath
 import re
 from collections import Counter
@@ -11,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from analysis.insight.cells import Cells, factor, is_numeric
 from analysis.insight.ingest import DATE
 from analysis.insight.naming import Column, describe
 from analysis.insight.tables import FILE, ROW, Profile, Table
-from analysis.insight.units import SHARE, parse_column
+from analysis.insight.units import SHARE, Unit
 from analysis.insight.walk import RUN
 
 TIME = "@time"
@@ -30,6 +32,17 @@ KINDS = ("pruning runs", "speed measurements", "evaluation results", "unknown")
 
 
 @dataclass(frozen=True)
+class Odd:
+    """A word that stands in a column of numbers: how often in a file, and in which row first."""
+
+    file: str
+    column: str
+    word: str
+    count: int
+    row: int
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Rows of one or more tables with the same columns.
 
@@ -40,6 +53,7 @@ class Dataset:
         columns: Name -> what the column is.
         rows: Exact number of rows in the files; `frame` may hold a sample of them.
         profiles: Exact profile per file and numeric column; sampled tables only.
+        odd: Words that stand among the numbers of a column.
     """
 
     name: str
@@ -49,6 +63,7 @@ class Dataset:
     rows: int
     files: tuple[str, ...]
     profiles: dict[tuple[str, str], Profile]
+    odd: tuple[Odd, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -95,8 +110,9 @@ def _dataset(tables: list[Table]) -> Dataset:
     profiles: dict[tuple[str, str], Profile] = {}
     inner = Counter(table.file for table in tables)
     several = tables[0].type != RUN and max(inner.values()) > 1
+    units, odd = _settled(tables)
     for table in tables:
-        part = table.frame.copy()
+        part = _converted(table, units)
         if FILE not in part:
             part[FILE] = table.file
         if ROW not in part:
@@ -106,21 +122,71 @@ def _dataset(tables: list[Table]) -> Dataset:
             part[TABLE] = table.name
         parts.append(part)
         if not table.complete:
-            profiles |= {(table.file, name): value for name, value in table.profiles.items() if value.numbers}
+            profiles |= {
+                (table.file, name): _scaled(value, table, units, name)
+                for name, value in table.profiles.items()
+                if value.numbers and pd.api.types.is_numeric_dtype(part[name].dtype)
+            }
     frame = pd.concat([p.dropna(axis=1, how="all") for p in parts], ignore_index=True)
     for name in (FILE, TIME):
         if name not in frame:
             frame[name] = None
     frame[ROW] = frame[ROW].astype(int)
     columns = {
-        str(name): _column(frame, str(name)) for name in frame.columns if not str(name).startswith("@")
+        str(name): _column(frame, str(name), units.get(str(name)))
+        for name in frame.columns
+        if not str(name).startswith("@")
     }
     frame[TIME] = _times(frame, columns)
     if tables[0].type != RUN:
         _add_origin(frame, columns)
     files = tuple(str(name) for name in frame[FILE].unique())
     kind = _kind(tables[0], columns)
-    return Dataset(_name(files, tables), kind, frame, columns, sum(t.rows for t in tables), files, profiles)
+    return Dataset(
+        _name(files, tables), kind, frame, columns, sum(t.rows for t in tables), files, profiles, odd
+    )
+
+
+def _settled(tables: list[Table]) -> tuple[dict[str, Unit | None], tuple[Odd, ...]]:
+    """Which columns with text in them are numbers after all, in which unit, and the odd words that they hold."""
+    units: dict[str, Unit | None] = {}
+    odd: list[Odd] = []
+    for name in dict.fromkeys(name for table in tables for name in table.cells):
+        holders = [table for table in tables if name in table.profiles]
+        cells = [(table, table.cells[name]) for table in holders if name in table.cells]
+        found = [item.unit for _, item in cells if item.unit is not None]
+        numbers = sum(table.profiles[name].numbers for table in holders)
+        clash = any(unit.measures != found[0].measures for unit in found)
+        if clash or any(item.given_up for _, item in cells):
+            continue
+        if is_numeric(name, numbers, sum(item.strange for _, item in cells)):
+            units[name] = found[0] if found else None
+            odd += [
+                Odd(table.file, name, word, count, row)
+                for table, item in cells
+                for word, (count, row) in item.odd.items()
+            ]
+    return units, tuple(odd)
+
+
+def _converted(table: Table, units: dict[str, Unit | None]) -> pd.DataFrame:
+    """A table's rows with its mixed columns as numbers, or as words throughout."""
+    frame = table.frame.copy()
+    for name in frame.columns:
+        column = frame[name]
+        if name in units and name in table.cells:
+            frame[name] = table.cells[name].convert(column, units[name])
+    return frame
+
+
+def _scaled(profile: Profile, table: Table, units: dict[str, Unit | None], name: str) -> Profile:
+    cells: Cells | None = table.cells.get(name)
+    scale = 1.0 if cells is None else factor(cells.unit, units.get(name))
+    return replace(
+        profile,
+        mean=profile.mean * scale, sd=profile.sd * scale, minimum=profile.minimum * scale,
+        maximum=profile.maximum * scale,
+    )  # fmt: skip
 
 
 def _add_origin(frame: pd.DataFrame, columns: dict[str, Column]) -> None:
@@ -157,16 +223,13 @@ def _add_origin(frame: pd.DataFrame, columns: dict[str, Column]) -> None:
         columns[ORIGIN] = replace(describe("model"), name=ORIGIN, plain="model")
 
 
-def _column(frame: pd.DataFrame, name: str) -> Column:
-    """What a column is, from its name and its values; words that are quantities become numbers."""
+def _column(frame: pd.DataFrame, name: str, unit: Unit | None) -> Column:
+    """What a column is, from its name and its values; `unit` is what its cells say."""
     about = describe(name)
+    about = replace(about, unit=about.unit or unit)
     values = frame[name]
     if not pd.api.types.is_numeric_dtype(values.dtype):
-        if about.role in ("measure", "spread"):
-            parsed = parse_column(list(values))
-            if parsed is not None:
-                frame[name] = parsed[0]
-                return replace(about, unit=parsed[1] or about.unit)
+        frame[name] = values = values.map(_as_word)
         return about if about.role not in ("measure", "spread") else replace(about, role=_word_role(values))
     if about.role == "text":
         return replace(about, role="measure")
@@ -175,6 +238,12 @@ def _column(frame: pd.DataFrame, name: str) -> Column:
     if about.unit is SHARE and np.nanmax(values.to_numpy(dtype=float), initial=0.0) > 1.5:
         return replace(about, unit=replace(SHARE, name="%", factor=0.01))
     return about
+
+
+def _as_word(value: object) -> object:
+    if isinstance(value, float):
+        return None if math.isnan(value) else f"{value:g}"
+    return value
 
 
 def _word_role(values: pd.Series) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.insight.readers import UnreadableError
+from analysis.insight.plain import UnreadableError
 from analysis.insight.tables import ROW, Gather, Table, from_rows, summarised
 
 WHOLE = 32 << 20

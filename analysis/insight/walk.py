@@ -11,7 +11,10 @@ from eval.record import FAILED, RECORD
 TYPES: dict[str, str] = {
     ".json": "JSON", ".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "CSV", ".parquet": "parquet",
     ".sqlite": "SQLite", ".sqlite3": "SQLite", ".db": "SQLite", ".md": "Markdown", ".markdown": "Markdown",
+    ".xlsx": "Excel",
 }  # fmt: skip
+PACKED = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".md"})
+"""What is read from within a `.gz`."""
 PICKLES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz", ".bin"})
 REPORT = ("report.html", "findings.json", "results.parquet")
 CACHES = frozenset({"captures", "requests", "search", "stages", "tokens"})
@@ -94,6 +97,8 @@ def _part(folder: Path, files: list[str]) -> str:
 def _judge(path: Path, run: bool, report: bool) -> tuple[str, str]:
     """Type of a file, and why it is left out."""
     suffix = path.suffix.lower()
+    if suffix == ".gz" and Path(path.stem).suffix.lower() in PACKED:
+        suffix = Path(path.stem).suffix.lower()
     type_ = TYPES.get(suffix, suffix.lstrip(".") or "no suffix")
     if report:
         return type_, "part of an insight report"
