@@ -23,6 +23,7 @@ their fate, and the column still is what its name says; a column with more words
 KNOWN = 50
 """Different odd words of a column that are remembered."""
 MULTIPLIERS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+STARTS = re.compile(r"[-+−]?[.,]?\d")
 INFINITE = re.compile(r"([-+]?)inf(inity)?", re.IGNORECASE)
 TAIL = r"(?:[eE][-+−]?\d+)?)\s*(?:±\s*[\d.,]+\s*)?([^\d\s,;:()±|-][^\d,;()±|]{0,14})?\s*(?:±\s*[\d.,]+\s*)?$"
 POINT = re.compile(r"^\s*[~≈]?\s*([-+−]?(?:\d{1,3}(?:[, ']\d{3})+|\d+)?(?:\.\d*)?" + TAIL)
@@ -55,7 +56,7 @@ def parse_cell(text: str, decimal: str = ".", in_bytes: bool = False) -> tuple[f
     """
     text = unicodedata.normalize("NFKC", text).replace("’", "'")
     found = (COMMA if decimal == "," else POINT).match(text)
-    if not found or not any(sign.isdigit() for sign in found[1]):
+    if not found or not STARTS.match(found[1]):
         endless = INFINITE.fullmatch(text.strip())
         return None if endless is None else (math.copysign(math.inf, -1 if endless[1] == "-" else 1), None)
     tail = (found[2] or "").strip()
@@ -134,7 +135,7 @@ class Cells:
         self.decimal = self.decimal or sign
         good = sum(parse_cell(word, self.decimal or ".") is not None for word in words)
         if not self.numbers and len(words) >= 10 and good < len(words) / 2:
-            self.given_up = True
+            self.given_up, self.numbers, self.others = True, good, len(words) - good
             return None
         return self._numbers(values, places)
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.insight.cells import parse_cell
+from analysis.insight.json_shapes import as_rows
+from analysis.insight.naming import describe
 from analysis.insight.plain import UnreadableError
 from analysis.insight.tables import ROW, Gather, Table, from_rows, summarised
 
@@ -50,6 +53,8 @@ def read_json(path: Path, file: str, cells: int) -> Iterator[Table]:
 def tables_of(document: Any) -> dict[str, list[Row]]:
     """All tables of a document that hold a number."""
     found = _Found()
+    if isinstance(document, dict):
+        document = as_rows(document)
     if isinstance(document, list):
         _list(document, "", {}, found, 0)
     elif isinstance(document, dict):
@@ -58,7 +63,11 @@ def tables_of(document: Any) -> dict[str, list[Row]]:
 
 
 def _has_number(row: Row) -> bool:
-    return any(isinstance(value, int | float) and not isinstance(value, bool) for value in row.values())
+    return any(
+        (isinstance(value, int | float) and not isinstance(value, bool))
+        or (isinstance(value, str) and describe(key).better != "none" and parse_cell(value) is not None)
+        for key, value in row.items()
+    )
 
 
 def _mapping(node: Row, path: str, above: Row, found: _Found, depth: int) -> None:
@@ -100,7 +109,10 @@ def _flat(node: Row, depth: int, prefix: str = "") -> tuple[Row, dict[str, Any]]
         if isinstance(value, str | float | int):
             row[name] = value
         elif isinstance(value, dict):
-            if is_table(value):
+            rows = as_rows(value)
+            if isinstance(rows, list):
+                inner[name] = rows
+            elif is_table(value):
                 inner[name] = value
             else:
                 deeper, below = _flat(value, depth + 1, f"{name}.")
