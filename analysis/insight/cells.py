@@ -135,7 +135,8 @@ class Cells:
         self.decimal = self.decimal or sign
         good = sum(parse_cell(word, self.decimal or ".") is not None for word in words)
         if not self.numbers and len(words) >= 10 and good < len(words) / 2:
-            self.given_up, self.numbers, self.others = True, good, len(words) - good
+            self._numbers(values.iloc[:FIRST], places)
+            self.given_up = True
             return None
         return self._numbers(values, places)
 

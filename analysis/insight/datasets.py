@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.insight.cells import Cells, factor, is_numeric
 from analysis.insight.ingest import DATE
 from analysis.insight.naming import Column, describe
+from analysis.insight.settled import Odd, converted, scaled, settle
 from analysis.insight.tables import FILE, ROW, Profile, Table
 from analysis.insight.units import SHARE, Unit
 from analysis.insight.walk import RUN
@@ -29,17 +29,6 @@ LEVELS = 60
 ALIKE = 0.75
 """Tables whose columns overlap by at least this share are one data set."""
 KINDS = ("pruning runs", "speed measurements", "evaluation results", "unknown")
-
-
-@dataclass(frozen=True)
-class Odd:
-    """A word that stands in a column of numbers: how often in a file, and in which row first."""
-
-    file: str
-    column: str
-    word: str
-    count: int
-    row: int
 
 
 @dataclass(frozen=True)
@@ -110,9 +99,9 @@ def _dataset(tables: list[Table]) -> Dataset:
     profiles: dict[tuple[str, str], Profile] = {}
     inner = Counter(table.file for table in tables)
     several = tables[0].type != RUN and max(inner.values()) > 1
-    units, odd = _settled(tables)
+    units, odd = settle(tables)
     for table in tables:
-        part = _converted(table, units)
+        part = converted(table, units)
         if FILE not in part:
             part[FILE] = table.file
         if ROW not in part:
@@ -123,7 +112,7 @@ def _dataset(tables: list[Table]) -> Dataset:
         parts.append(part)
         if not table.complete:
             profiles |= {
-                (table.file, name): _scaled(value, table, units, name)
+                (table.file, name): scaled(value, table, units, name)
                 for name, value in table.profiles.items()
                 if value.numbers and pd.api.types.is_numeric_dtype(part[name].dtype)
             }
@@ -145,48 +134,6 @@ def _dataset(tables: list[Table]) -> Dataset:
     return Dataset(
         _name(files, tables), kind, frame, columns, sum(t.rows for t in tables), files, profiles, odd
     )
-
-
-def _settled(tables: list[Table]) -> tuple[dict[str, Unit | None], tuple[Odd, ...]]:
-    """Which columns with text in them are numbers after all, in which unit, and the odd words that they hold."""
-    units: dict[str, Unit | None] = {}
-    odd: list[Odd] = []
-    for name in dict.fromkeys(name for table in tables for name in table.cells):
-        holders = [table for table in tables if name in table.profiles]
-        cells = [(table, table.cells[name]) for table in holders if name in table.cells]
-        found = [item.unit for _, item in cells if item.unit is not None]
-        numbers = sum(table.profiles[name].numbers for table in holders)
-        clash = any(unit.measures != found[0].measures for unit in found)
-        if clash or any(item.given_up for _, item in cells):
-            continue
-        if is_numeric(name, numbers, sum(item.strange for _, item in cells)):
-            units[name] = found[0] if found else None
-            odd += [
-                Odd(table.file, name, word, count, row)
-                for table, item in cells
-                for word, (count, row) in item.odd.items()
-            ]
-    return units, tuple(odd)
-
-
-def _converted(table: Table, units: dict[str, Unit | None]) -> pd.DataFrame:
-    """A table's rows with its mixed columns as numbers, or as words throughout."""
-    frame = table.frame.copy()
-    for name in frame.columns:
-        column = frame[name]
-        if name in units and name in table.cells:
-            frame[name] = table.cells[name].convert(column, units[name])
-    return frame
-
-
-def _scaled(profile: Profile, table: Table, units: dict[str, Unit | None], name: str) -> Profile:
-    cells: Cells | None = table.cells.get(name)
-    scale = 1.0 if cells is None else factor(cells.unit, units.get(name))
-    return replace(
-        profile,
-        mean=profile.mean * scale, sd=profile.sd * scale, minimum=profile.minimum * scale,
-        maximum=profile.maximum * scale,
-    )  # fmt: skip
 
 
 def _add_origin(frame: pd.DataFrame, columns: dict[str, Column]) -> None:

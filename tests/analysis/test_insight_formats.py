@@ -276,3 +276,14 @@ def test_damaged_packages_are_said(tmp_path: Path) -> None:
     assert "damaged gzip" in made.given.unreadable["cut.csv.gz"]
     assert "not an Excel workbook" in made.given.unreadable["no.xlsx"]
     assert [source.name for source in made.given.sources if source.excluded] == ["model.bin.gz"]
+
+
+def test_a_file_of_nothing_but_words_does_not_take_the_numbers_of_another(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    dead = [{**row, "acc": "OOM"} for row in rows()[:11]]
+    for name, table in (("a.json", rows()), ("b.json", dead)):
+        (folder / name).write_text(json.dumps(table))
+    found = told(report(folder))
+    assert found["odd acc  OOM"] == {"odd": 11.0, "n": 56.0}
+    assert found["best acc"]["n"] == 45.0

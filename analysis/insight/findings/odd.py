@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 
-from analysis.insight.datasets import Dataset, Odd
+from analysis.insight.datasets import Dataset
 from analysis.insight.findings.base import Evidence, Finding, Number, measures
+from analysis.insight.settled import Odd
 
 LISTED = 6
 OFTEN = 0.05
