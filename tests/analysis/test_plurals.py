@@ -11,7 +11,8 @@ from analysis.texts import Texts
     ("text", "said"),
     [
         ("0 run(s)", "0 runs"), ("1 run(s)", "1 run"), ("2 run(s)", "2 runs"), ("1,000 row(s)", "1,000 rows"),
-        ("21 failed run(s) and 1 data set(s).", "21 failed runs and 1 data set."), ("in 1 [F3] file(s)", "in 1 [F3] file"),
+        ("21 failed run(s) and 1 data set(s).", "21 failed runs and 1 data set."),
+        ("in 1 [F3] file(s)", "in 1 [F3] file"),
         ("1.1 file(s)", "1.1 files"), ("f(s) of 3", "f(s) of 3"),
     ],
 )  # fmt: skip
