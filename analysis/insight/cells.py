@@ -23,6 +23,7 @@ their fate, and the column still is what its name says; a column with more words
 KNOWN = 50
 """Different odd words of a column that are remembered."""
 MULTIPLIERS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+PLAIN = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 STARTS = re.compile(r"[-+−]?[.,]?\d")
 INFINITE = re.compile(r"([-+]?)inf(inity)?", re.IGNORECASE)
 TAIL = r"(?:[eE][-+−]?\d+)?)\s*(?:±\s*[\d.,]+\s*)?([^\d\s,;:()±|-][^\d,;()±|]{0,14})?\s*(?:±\s*[\d.,]+\s*)?$"
@@ -128,16 +129,17 @@ class Cells:
         if self.given_up:
             return None
         words = [value for value in values.iloc[:FIRST] if isinstance(value, str) and not is_missing(value)]
-        sign = decimal_sign(word for word in values if isinstance(word, str))
-        if sign and self._guessed and sign != self.decimal:
-            self.given_up, self.why = True, "commas between thousands or before decimals, which is not clear"
-            return None
-        self.decimal = self.decimal or sign
-        good = sum(parse_cell(word, self.decimal or ".") is not None for word in words)
+        sign = self.decimal or decimal_sign(words)
+        good = sum(parse_cell(word, sign or ".") is not None for word in words)
         if not self.numbers and len(words) >= 10 and good < len(words) / 2:
             self._numbers(values.iloc[:FIRST], places)
             self.given_up = True
             return None
+        sign = sign or decimal_sign(word for word in values if isinstance(word, str))
+        if sign and self._guessed and sign != (self.decimal or "."):
+            self.given_up, self.why = True, "commas between thousands or before decimals, which is not clear"
+            return None
+        self.decimal = sign
         return self._numbers(values, places)
 
     def convert(self, values: pd.Series, unit: Unit | None) -> pd.Series:
@@ -170,11 +172,13 @@ class Cells:
             return float(value)
         if not isinstance(value, str):
             return None
+        if PLAIN.fullmatch(value) and (self.decimal == "." or "." not in value):
+            return float(value)
         pair = parse_cell(value, self.decimal or ".", self._bytes)
         return None if pair is None else self._in_unit(value, *pair)
 
     def _in_unit(self, word: str, number: float, unit: Unit | None) -> float | None:
-        self._guessed = self._guessed or (not self.decimal and "," in word)
+        self._guessed = self._guessed or (not self.decimal and ("," in word or "." in word))
         if unit is None:
             return number
         self.unit = self.unit or unit

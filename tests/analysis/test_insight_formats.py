@@ -16,6 +16,7 @@ from analysis.insight.cells import decimal_sign, parse_cell
 from analysis.insight.config import InsightConfig
 from analysis.insight.contents import Report
 from analysis.insight.report import write_report
+from analysis.insight.tables import Gather
 from analysis.insight.units import UNITS
 
 Row = dict[str, Any]
@@ -260,6 +261,18 @@ def test_cells(text: str, decimal: str, value: Any) -> None:
 )  # fmt: skip
 def test_the_decimal_sign_is_proved_or_left_open(words: list[str], sign: str) -> None:
     assert decimal_sign(words) == sign
+
+
+@pytest.mark.parametrize(("first", "later"), [("1,234", "0,5"), ("1.234", "0,5")])
+def test_a_decimal_sign_that_is_proved_too_late_is_no_guess(first: str, later: str) -> None:
+    gather = Gather(1000)
+    for word in (first, later):
+        gather.add(pd.DataFrame({"acc": [word] * 20}))
+    table = gather.finish("a", "", "CSV")
+    assert table is not None
+    assert table.notes == (
+        "acc: commas between thousands or before decimals, which is not clear; read as words",
+    )
 
 
 def test_damaged_packages_are_said(tmp_path: Path) -> None:
