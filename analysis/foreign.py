@@ -14,6 +14,8 @@ import yaml
 from pydantic import ValidationError
 
 from analysis.load import check_accuracy
+from analysis.missing import is_missing
+from analysis.model_names import Origin
 from analysis.protocol import protocol_id
 from analysis.runset import FAILED, INVALID, NUMBER_COLUMNS, TEXT_COLUMNS, VALID, Runs, complete, empty_layers
 from eval.config import TASKS
@@ -21,7 +23,6 @@ from pruning.config import Frozen
 from pruning.errors import ConfigError, DataError
 
 TRUE = frozenset({"true", "1", "1.0", "yes", "done", "ok"})
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 
 
 class Mapping(Frozen):
@@ -120,12 +121,7 @@ def _build(path: Path, raw: pd.DataFrame, mapping: Mapping) -> Runs:
     if "kind" not in frame:
         frame["kind"] = "pruned"
     frame["source"] = [f"{path}:{row + 2}" for row in raw.index]
-    if mapping.success in raw:
-        failed = ~raw[mapping.success].str.strip().str.lower().isin(TRUE)
-        frame.loc[failed, "state"] = FAILED
-        frame.loc[failed, "reason"] = (
-            raw[mapping.error] if mapping.error in raw else f"{mapping.success}: " + raw[mapping.success]
-        )
+    _mark_failures(frame, raw, mapping)
     if "run_id" not in frame:
         frame["run_id"] = _name(frame)
     own = raw[mapping.run_id] if mapping.run_id in raw else frame["run_id"]
@@ -133,15 +129,32 @@ def _build(path: Path, raw: pd.DataFrame, mapping: Mapping) -> Runs:
     name = protocol_id(mapping.protocol or {"mapping": mapping.name})
     frame["protocol"] = name
     frame = _standard_errors(complete(frame), mapping.questions)
+    frame["model_key"] = frame["model_key"].fillna(frame["model"])
     if mapping.ppl_protocol is not None:
         frame[f"metric.{mapping.ppl_protocol}"] = frame["ppl"]
-    return Runs(frame=check_accuracy(frame), layers=empty_layers(), protocols={name: mapping.protocol})
+    return Runs(frame=check_accuracy(frame), layers=empty_layers(), protocols={name: mapping.protocol},
+                origins=_origins(frame))  # fmt: skip
+
+
+def _mark_failures(frame: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping) -> None:
+    if mapping.success in raw:
+        failed = ~raw[mapping.success].str.strip().str.lower().isin(TRUE)
+        frame.loc[failed, "state"] = FAILED
+        frame.loc[failed, "reason"] = (
+            raw[mapping.error] if mapping.error in raw else f"{mapping.success}: " + raw[mapping.success]
+        )
+
+
+def _origins(frame: pd.DataFrame) -> dict[str, Origin]:
+    """A table knows names, and fingerprints where it is our own."""
+    pairs = {str(key): str(name) for key, name in zip(frame["model_key"], frame["model"], strict=True)}
+    return {key: Origin(name, fingerprint="" if key == name else key) for key, name in pairs.items()}
 
 
 def _numbers(cells: pd.Series, name: str, wrong: dict[int, list[str]]) -> pd.Series:
     """Cells as numbers; what is neither a number nor a word for "missing" is recorded under its row."""
     text = cells.fillna("").str.strip()
-    empty = text.str.lower().isin(MISSING)
+    empty = text.map(is_missing)
     values = pd.to_numeric(text.where(~empty, None), errors="coerce").astype(float)
     for row in values.index[values.isna() & ~empty]:
         wrong.setdefault(int(row), []).append(f"{name}={text[row]!r}")

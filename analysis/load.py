@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.model_names import Origin
 from analysis.parallel import fork_map
-from analysis.rows import check, layer_values, row_of
+from analysis.rows import check, layer_values, origin_of, row_of
 from analysis.runset import INVALID, LAYER_COLUMNS, VALID, Runs, complete, empty_layers, join
 from eval.record import FAILED, RECORD, RunRecord
 from pruning.errors import DataError
@@ -74,6 +75,7 @@ class Builder:
         self._frames: list[pd.DataFrame] = []
         self._layers: list[np.ndarray] = []
         self._protocols: dict[str, dict[str, Any]] = {}
+        self._origins: dict[str, Origin] = {}
 
     def add_file(self, path: Path) -> None:
         """Read one record; a damaged one becomes an invalid row that names the damage."""
@@ -90,6 +92,7 @@ class Builder:
         """Add one record, as its JSON reads."""
         record = check(raw)
         row, name, protocol = row_of(record, source)
+        self._origins.setdefault(row["model_key"], origin_of(record))
         values = layer_values(record)
         if name not in self._protocols:
             self._protocols[name] = protocol
@@ -122,7 +125,9 @@ class Builder:
             layers = layers.astype(
                 {"row": "int64", "layer": "int16"} | dict.fromkeys(LAYER_COLUMNS[1:], "float32")
             )
-        return Runs(frame=check_accuracy(frame), layers=layers, protocols=self._protocols)
+        return Runs(
+            frame=check_accuracy(frame), layers=layers, protocols=self._protocols, origins=self._origins
+        )
 
 
 def _columns(rows: list[dict[str, Any]]) -> pd.DataFrame:

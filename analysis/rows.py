@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from analysis.model_names import Origin
 from analysis.protocol import flatten, protocol_id, protocol_of
 from analysis.runset import FAILED, GRADIENTS, VALID
 from eval.config import METRIC, TASKS, RunConfig
@@ -61,6 +62,7 @@ def row_of(raw: dict[str, Any], source: str) -> tuple[dict[str, Any], str, dict[
     name, protocol = _protocol(raw)
     config = raw["config"]
     timings, memory = raw.get("timings") or {}, raw.get("memory") or {}
+    origin = origin_of(raw)
     row: dict[str, Any] = {
         "run_id": raw["run_id"],
         "identity": raw["run_id"],
@@ -68,7 +70,8 @@ def row_of(raw: dict[str, Any], source: str) -> tuple[dict[str, Any], str, dict[
         "kind": raw["kind"],
         "state": VALID if raw["status"] == "done" else FAILED,
         "reason": _failure(raw["error"]) if raw.get("error") else None,
-        "model": model_name(config),
+        "model": origin.name,
+        "model_key": origin.key,
         "method": "dense" if raw["kind"] == "dense" else _get(config, "method", "name"),
         "calibration": _get(config, "calibration", "name"),
         "protocol": name,
@@ -111,11 +114,13 @@ def layer_values(raw: dict[str, Any]) -> np.ndarray | None:
     return np.column_stack([table[:, 0], shares, table[:, 5:]])
 
 
-def model_name(config: dict[str, Any]) -> str:
-    """What the reports call the model: its config name, or the folder name of `model=local`."""
-    name = str(_get(config, "model", "name") or "local")
-    path = _get(config, "model", "path")
-    return PurePath(str(path)).name or name if name == "local" and path else name
+def origin_of(raw: dict[str, Any]) -> Origin:
+    """What a record says of its model: config name (the folder name of `model=local`), place and fingerprint."""
+    config = raw["config"]
+    name, path = str(_get(config, "model", "name") or "local"), str(_get(config, "model", "path") or "")
+    if name == "local" and path:
+        name = PurePath(path).name or name
+    return Origin(name, path, str((raw.get("provenance") or {}).get("model_fingerprint") or ""))
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.model_names import Origin, merge, named
 from eval.config import TASKS
 
 VALID, FAILED, INVALID, DUPLICATE, SET_ASIDE = "valid", "failed", "invalid", "duplicate", "set_aside"
@@ -25,6 +26,7 @@ TEXT_COLUMNS = (
     "state",
     "reason",
     "model",
+    "model_key",
     "method",
     "calibration",
     "protocol",
@@ -53,6 +55,7 @@ class Runs:
         ppl_protocol: Full name of the perplexity in column `ppl`, or None.
         mixed: Rows of several protocols are ranked together because the user asked for it.
         notes: Facts about the loading that the report must state (source, what was found).
+        origins: `model_key` -> what its rows say of the model; names in column `model` are unique after `join`.
     """
 
     frame: pd.DataFrame
@@ -61,6 +64,7 @@ class Runs:
     ppl_protocol: str | None = None
     mixed: bool = False
     notes: tuple[str, ...] = field(default=())
+    origins: dict[str, Origin] = field(default_factory=dict[str, Origin])
 
     def models(self) -> list[str]:
         """Names of the models, in order of first appearance."""
@@ -108,7 +112,7 @@ def empty_layers() -> pd.DataFrame:
 
 
 def join(parts: list[Runs]) -> Runs:
-    """Put several loaded sources together and mark the runs that appear twice."""
+    """Put several loaded sources together, name their models and mark the runs that appear twice."""
     offset = 0
     frames: list[pd.DataFrame] = []
     layers: list[pd.DataFrame] = []
@@ -120,11 +124,13 @@ def join(parts: list[Runs]) -> Runs:
         offset += len(part.frame)
         protocols |= part.protocols
     frame = pd.concat(frames, ignore_index=True) if frames else complete(pd.DataFrame())
+    origins = merge(part.origins for part in parts)
     return Runs(
-        frame=mark_duplicates(frame),
+        frame=mark_duplicates(named(frame, origins)),
         layers=pd.concat(layers, ignore_index=True) if layers else empty_layers(),
         protocols=protocols,
         notes=tuple(note for part in parts for note in part.notes),
+        origins=origins,
     )
 
 

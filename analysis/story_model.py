@@ -10,17 +10,13 @@ import pandas as pd
 from analysis.describe import Group
 from analysis.document import Block, Figure, Paragraph, Section, Table
 from analysis.frames import groups_frame, p_text, pairs_frame
+from analysis.model_names import slug
 from analysis.per_model import ModelFindings
 from analysis.runset import Runs
 from analysis.texts import Texts
 from analysis.variance import Variance
 
 CLEAR = 0.05
-
-
-def slug(name: str) -> str:
-    """A model's name as a file name and anchor."""
-    return "".join(letter if letter.isalnum() else "_" for letter in name).strip("_").lower() or "model"
 
 
 def key_sentence(found: ModelFindings, texts: Texts) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from analysis.plurals import plural
+
 LANGUAGES = ("en", "zh")
 
 
@@ -28,7 +30,7 @@ class Texts:
         node: Any = self._data
         for part in key.split("."):
             node = node[part]
-        return str(node).format(**values) if values else str(node)
+        return plural(str(node).format(**values)) if values else str(node)
 
     def get(self, key: str, default: str) -> str:
         """The text under a dotted key, or `default` (names that come from data: metrics, config keys)."""

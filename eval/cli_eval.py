@@ -10,6 +10,7 @@ from pruning.compose import amend
 from pruning.config import validate
 from pruning.errors import ConfigError
 from pruning.logs import configure_logging
+from pruning.naming import folder_name
 from pruning.overrides import write
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,8 @@ def _checkpoint(path: str) -> list[str]:
         raise ConfigError(
             f"checkpoint={path}: no such folder; give a folder that `save_model=true` wrote, or any model folder"
         )
-    label = f"{folder.parent.name}-{folder.name}" if folder.name == "model" else folder.name
-    return ["model=local", write("model.path", path), write("model.name", label), "method=dense"]
+    name = folder_name(str(folder))
+    return ["model=local", write("model.path", path), write("model.name", name), "method=dense"]
 
 
 def _again(name: str, overrides: list[str]) -> int:

@@ -14,6 +14,7 @@ from pruning.config import (
     config_digest,
 )
 from pruning.identity import calibration_fingerprint, model_fingerprint, model_folder
+from pruning.naming import safe_name
 
 DENSE = MethodConfig(name="dense", estimator="random")
 
@@ -60,11 +61,11 @@ def run_id(config: RunConfig) -> str:
             ),
         }
     )
-    code = config_digest(portable, **facts)
+    code, name = config_digest(portable, **facts), safe_name(config.model.name)
     if is_dense(config):
-        return f"{config.model.name}-dense-{code}"
+        return f"{name}-dense-{code}"
     size = f"{config.taylor.seq_len}x{config.taylor.num_samples}"
-    return f"{config.model.name}-{config.method.name}-{config.budget.ratio:g}-{size}-{code}"
+    return f"{name}-{config.method.name}-{config.budget.ratio:g}-{size}-{code}"
 
 
 def model_identity(config: ModelConfig) -> str:

@@ -4,11 +4,12 @@ from typing import Any
 
 from eval.code import code_fingerprint
 from eval.config import RunConfig
-from eval.identity import is_dense
+from eval.identity import is_dense, model_identity
 from eval.measure import Measurements
 from eval.record import Failure, LayerReport, Parameters, RunRecord
 from pruning.config import identity
 from pruning.diagnosis import diagnose, gradient_figures
+from pruning.errors import SecateurError
 from pruning.pipeline import Pruned
 from pruning.provenance import now, peak_memory, provenance
 
@@ -122,5 +123,19 @@ def failed_record(config: RunConfig, name: str, failure: Failure, started: str) 
         config=config.model_dump(mode="json"),
         card=_card(config),
         memory=peak_memory(),
-        provenance={**provenance(), "code": code_fingerprint(), "started": started, "finished": now()},
+        provenance={
+            **provenance(),
+            "code": code_fingerprint(),
+            "started": started,
+            "finished": now(),
+            "model_fingerprint": _fingerprint(config),
+        },
     )
+
+
+def _fingerprint(config: RunConfig) -> str | None:
+    """Digest of the model; None where that is what failed."""
+    try:
+        return model_identity(config.model)
+    except (SecateurError, OSError):
+        return None

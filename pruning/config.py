@@ -4,7 +4,6 @@ Every value that changes a result is part of the run's identity; fields marked w
 how it is batched on the device, where files go) are not.
 """
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -12,6 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 from pruning.config_method import MethodConfig, PriorKind
 from pruning.files import digest
 from pruning.levels import estimator_names
+from pruning.naming import folder_name
 from pruning.schema import LOCAL, Frozen, identity, validate
 
 __all__ = [
@@ -56,8 +56,7 @@ class ModelConfig(Frozen):
     def _name_of_a_local_folder(cls, raw: Any) -> Any:
         """A local model is called what its folder is called, in run names and tables."""
         if isinstance(raw, dict) and raw.get("name", "local") == "local" and isinstance(raw.get("path"), str):
-            last = raw["path"].rstrip("/").rsplit("/", 1)[-1]
-            return {**raw, "name": re.sub(r"[^A-Za-z0-9._-]+", "-", last) or "local"}
+            return {**raw, "name": folder_name(raw["path"])}
         return raw
 
 

@@ -119,6 +119,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "best": ("best", "最好", "最佳"), "change": ("changes", "changed", "change", "变化"),
     "outlier": ("outliers", "outlier", "异常值", "异常"), "unstable": ("unstable", "不稳定"),
     "factor": ("factors", "factor", "settings that matter", "因素", "起作用的设置"),
+    "odd": ("words", "odd", "cells", "文字", "单元"),
     "missing": ("missing", "gaps", "incomplete", "缺失"),
     "contradiction": ("contradictions", "contradict", "disagree", "disagreements", "矛盾", "不一致"),
 }  # fmt: skip

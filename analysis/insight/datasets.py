@@ -3,6 +3,7 @@
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportReturnType=false
 
+import math
 import posixpath
 import re
 from collections import Counter
@@ -13,8 +14,9 @@ import pandas as pd
 
 from analysis.insight.ingest import DATE
 from analysis.insight.naming import Column, describe
+from analysis.insight.settled import Odd, converted, scaled, settle
 from analysis.insight.tables import FILE, ROW, Profile, Table
-from analysis.insight.units import SHARE, parse_column
+from analysis.insight.units import SHARE, Unit
 from analysis.insight.walk import RUN
 
 TIME = "@time"
@@ -40,6 +42,7 @@ class Dataset:
         columns: Name -> what the column is.
         rows: Exact number of rows in the files; `frame` may hold a sample of them.
         profiles: Exact profile per file and numeric column; sampled tables only.
+        odd: Words that stand among the numbers of a column.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Dataset:
     rows: int
     files: tuple[str, ...]
     profiles: dict[tuple[str, str], Profile]
+    odd: tuple[Odd, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -95,8 +99,9 @@ def _dataset(tables: list[Table]) -> Dataset:
     profiles: dict[tuple[str, str], Profile] = {}
     inner = Counter(table.file for table in tables)
     several = tables[0].type != RUN and max(inner.values()) > 1
+    units, odd = settle(tables)
     for table in tables:
-        part = table.frame.copy()
+        part = converted(table, units)
         if FILE not in part:
             part[FILE] = table.file
         if ROW not in part:
@@ -106,21 +111,29 @@ def _dataset(tables: list[Table]) -> Dataset:
             part[TABLE] = table.name
         parts.append(part)
         if not table.complete:
-            profiles |= {(table.file, name): value for name, value in table.profiles.items() if value.numbers}
+            profiles |= {
+                (table.file, name): scaled(value, table, units, name)
+                for name, value in table.profiles.items()
+                if value.numbers and pd.api.types.is_numeric_dtype(part[name].dtype)
+            }
     frame = pd.concat([p.dropna(axis=1, how="all") for p in parts], ignore_index=True)
     for name in (FILE, TIME):
         if name not in frame:
             frame[name] = None
     frame[ROW] = frame[ROW].astype(int)
     columns = {
-        str(name): _column(frame, str(name)) for name in frame.columns if not str(name).startswith("@")
+        str(name): _column(frame, str(name), units.get(str(name)))
+        for name in frame.columns
+        if not str(name).startswith("@")
     }
     frame[TIME] = _times(frame, columns)
     if tables[0].type != RUN:
         _add_origin(frame, columns)
     files = tuple(str(name) for name in frame[FILE].unique())
     kind = _kind(tables[0], columns)
-    return Dataset(_name(files, tables), kind, frame, columns, sum(t.rows for t in tables), files, profiles)
+    return Dataset(
+        _name(files, tables), kind, frame, columns, sum(t.rows for t in tables), files, profiles, odd
+    )
 
 
 def _add_origin(frame: pd.DataFrame, columns: dict[str, Column]) -> None:
@@ -157,16 +170,13 @@ def _add_origin(frame: pd.DataFrame, columns: dict[str, Column]) -> None:
         columns[ORIGIN] = replace(describe("model"), name=ORIGIN, plain="model")
 
 
-def _column(frame: pd.DataFrame, name: str) -> Column:
-    """What a column is, from its name and its values; words that are quantities become numbers."""
+def _column(frame: pd.DataFrame, name: str, unit: Unit | None) -> Column:
+    """What a column is, from its name and its values; `unit` is what its cells say."""
     about = describe(name)
+    about = replace(about, unit=about.unit or unit)
     values = frame[name]
     if not pd.api.types.is_numeric_dtype(values.dtype):
-        if about.role in ("measure", "spread"):
-            parsed = parse_column(list(values))
-            if parsed is not None:
-                frame[name] = parsed[0]
-                return replace(about, unit=parsed[1] or about.unit)
+        frame[name] = values = values.map(_as_word)
         return about if about.role not in ("measure", "spread") else replace(about, role=_word_role(values))
     if about.role == "text":
         return replace(about, role="measure")
@@ -175,6 +185,12 @@ def _column(frame: pd.DataFrame, name: str) -> Column:
     if about.unit is SHARE and np.nanmax(values.to_numpy(dtype=float), initial=0.0) > 1.5:
         return replace(about, unit=replace(SHARE, name="%", factor=0.01))
     return about
+
+
+def _as_word(value: object) -> object:
+    if isinstance(value, float):
+        return None if math.isnan(value) else f"{value:g}"
+    return value
 
 
 def _word_role(values: pd.Series) -> str:

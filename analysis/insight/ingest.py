@@ -5,9 +5,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from analysis.insight.plain import UnreadableError, plain
+from analysis.insight.read_excel import read_excel
 from analysis.insight.read_json import read_json, read_jsonl
 from analysis.insight.read_markdown import read_markdown
-from analysis.insight.readers import UnreadableError, read_csv, read_parquet, read_sqlite
+from analysis.insight.readers import read_csv, read_parquet, read_sqlite
 from analysis.insight.tables import Table
 from analysis.insight.walk import RUN, Source, walk
 from analysis.parallel import fork_map
@@ -16,7 +18,7 @@ from pruning.progress import Bar
 
 READERS = {
     "CSV": read_csv, "JSON": read_json, "JSONL": read_jsonl, "parquet": read_parquet, "SQLite": read_sqlite,
-    "Markdown": read_markdown,
+    "Markdown": read_markdown, "Excel": read_excel,
 }  # fmt: skip
 BUDGET = 4_000_000
 """Cells that are kept of all files together; exact counts and extremes are of all cells."""
@@ -95,7 +97,8 @@ def _read(source: Source, cells: int) -> list[Table] | str:
     """The tables of one file, or the reason why there is none."""
     try:
         date = file_date(source.name)
-        return [replace(table, time=date) for table in READERS[source.type](source.path, source.name, cells)]
+        with plain(source.path, source.type) as path:
+            return [replace(table, time=date) for table in READERS[source.type](path, source.name, cells)]
     except UnreadableError as error:
         return str(error)
     except MemoryError:

@@ -55,9 +55,23 @@ def normal(name: str) -> str:
     return re.sub(r"[\s\-./,:]+", "_", text.lower()).strip("_")
 
 
+CONFIGURED = frozenset({
+    "config", "configs", "configuration", "args", "arguments", "params", "hyperparameters", "settings", "options",
+    "environment", "env", "versions", "provenance", "higher_is_better", "n-shot",
+})  # fmt: skip
+"""Mappings whose entries say what was asked for: nothing below them is a measurement."""
+
+
 @cache
 def describe(name: str) -> Column:
     """What the name alone says about a column."""
+    about = _described(name)
+    if about.role in ("measure", "spread") and not CONFIGURED.isdisjoint(name.lower().split(".")[:-1]):
+        return Column(name, about.plain, "setting", about.unit)
+    return about
+
+
+def _described(name: str) -> Column:
     base, _, statistic = name.partition("·")  # `x·mean` and `x·sd` are ours, of a list of numbers `x`
     short, unit = split_name(base)
     rules = _rules()

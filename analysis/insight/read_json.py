@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.insight.readers import UnreadableError
+from analysis.insight.cells import parse_cell
+from analysis.insight.json_shapes import as_rows
+from analysis.insight.known_json import Answers, known_rows
+from analysis.insight.naming import describe
+from analysis.insight.plain import UnreadableError
 from analysis.insight.tables import ROW, Gather, Table, from_rows, summarised
 
 WHOLE = 32 << 20
@@ -16,6 +20,8 @@ PIECE = 4 << 20
 UNBOUNDED = 1 << 60
 SPACE = re.compile(r"[\s,]*")
 LINES = 5000
+SAMPLES = re.compile(r"^samples_(.+?)(_\d{4}-\d\d-\d\dT.*)?$")
+"""`samples_TASK_TIME.jsonl`: how lm-eval names its files of answers."""
 DEEPEST = 40
 Row = dict[str, Any]
 
@@ -49,7 +55,12 @@ def read_json(path: Path, file: str, cells: int) -> Iterator[Table]:
 
 def tables_of(document: Any) -> dict[str, list[Row]]:
     """All tables of a document that hold a number."""
+    known = known_rows(document)
+    if known is not None:
+        return known
     found = _Found()
+    if isinstance(document, dict):
+        document = as_rows(document)
     if isinstance(document, list):
         _list(document, "", {}, found, 0)
     elif isinstance(document, dict):
@@ -58,7 +69,11 @@ def tables_of(document: Any) -> dict[str, list[Row]]:
 
 
 def _has_number(row: Row) -> bool:
-    return any(isinstance(value, int | float) and not isinstance(value, bool) for value in row.values())
+    return any(
+        (isinstance(value, int | float) and not isinstance(value, bool))
+        or (isinstance(value, str) and describe(key).better != "none" and parse_cell(value) is not None)
+        for key, value in row.items()
+    )
 
 
 def _mapping(node: Row, path: str, above: Row, found: _Found, depth: int) -> None:
@@ -100,7 +115,10 @@ def _flat(node: Row, depth: int, prefix: str = "") -> tuple[Row, dict[str, Any]]
         if isinstance(value, str | float | int):
             row[name] = value
         elif isinstance(value, dict):
-            if is_table(value):
+            rows = as_rows(value)
+            if isinstance(rows, list):
+                inner[name] = rows
+            elif is_table(value):
                 inner[name] = value
             else:
                 deeper, below = _flat(value, depth + 1, f"{name}.")
@@ -142,18 +160,25 @@ def read_jsonl(path: Path, file: str, cells: int) -> Iterator[Table]:
     bad, line = 0, 0
     found: dict[str, list[Row]] = {}
     places: dict[str, list[int]] = {}
+    answers = Answers()
     with path.open("rb") as handle:
         for line, raw in enumerate(handle, 1):
             if not raw.strip():
                 continue
             try:
-                tables = tables_of([json.loads(raw, parse_constant=lambda _: None)])
+                row = json.loads(raw, parse_constant=lambda _: None)
+                if Answers.fits(row):
+                    answers.add(row)
+                    continue
+                tables = tables_of([row])
             except (ValueError, RecursionError):
                 bad += 1
                 continue
             _take(tables, line, found, places)
             if line % LINES == 0:
                 _flush(found, places, gathers, cells)
+    task = SAMPLES.sub(r"\1", Path(file.removesuffix(".gz")).stem)
+    _take({"samples": answers.rows(task)}, line, found, places)
     _flush(found, places, gathers, cells)
     yield from _finish(gathers, file, "JSONL", bad, line)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from analysis.insight.readers import UnreadableError
+from analysis.insight.plain import UnreadableError
 from analysis.insight.tables import Table, from_rows
 
 LARGEST = 16 << 20

@@ -16,27 +16,26 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as arrow_parquet
 
+from analysis.insight.cells import decimal_sign
+from analysis.insight.plain import UnreadableError
 from analysis.insight.tables import WIDEST, Gather, Table
+from analysis.missing import SPELLINGS
 
 BLOCK = 4 << 20
 """Bytes of a CSV that are read at a time."""
 ROWS = 20_000
 """Rows of parquet and SQLite that are read at a time."""
-MISSING = ["", "NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "none", "-", "–"]
 HEAD = 1 << 16
-
-
-class UnreadableError(Exception):
-    """A file that cannot be read; the message is the reason."""
 
 
 def read_csv(path: Path, file: str, cells: int) -> Iterator[Table]:
     """Read a delimited text file; lines with another number of cells than the header are counted and left out."""
     delimiter, names = _header(path)
     _check_text(path)
+    decimal = _decimal(path, delimiter)
     texts: set[str] = set()
     for _ in range(len(names) + 1):
-        gather = Gather(cells)
+        gather = Gather(cells, decimal=decimal)
         try:
             _stream(path, delimiter, names, texts, gather)
         except pa.ArrowInvalid as error:
@@ -62,8 +61,9 @@ def _stream(path: Path, delimiter: str, names: list[str], texts: set[str], gathe
         return "skip"
 
     convert = arrow_csv.ConvertOptions(
-        null_values=MISSING, strings_can_be_null=True, column_types=_types(path, delimiter, names, texts)
-    )
+        null_values=SPELLINGS, strings_can_be_null=True, decimal_point=gather.decimal or ".",
+        column_types=_types(path, delimiter, names, texts, gather.decimal or "."),
+    )  # fmt: skip
     # no threads here: several processes read several files
     with arrow_csv.open_csv(
         path,
@@ -77,7 +77,17 @@ def _stream(path: Path, delimiter: str, names: list[str], texts: set[str], gathe
         gather.notes.append(f"{len(bad)} line(s) with another number of cells than the header left out")
 
 
-def _types(path: Path, delimiter: str, names: list[str], texts: set[str]) -> dict[str, Any]:
+def _decimal(path: Path, delimiter: str) -> str:
+    """The decimal sign that the first cells prove; empty where they prove none. Points win where both stand."""
+    with path.open("rb") as handle:
+        lines = handle.read(HEAD).decode("utf-8-sig", "replace").splitlines()[1:]
+    try:
+        return decimal_sign(cell for row in csv.reader(lines, delimiter=delimiter) for cell in row)
+    except csv.Error:
+        return ""
+
+
+def _types(path: Path, delimiter: str, names: list[str], texts: set[str], decimal: str) -> dict[str, Any]:
     """Numbers are float64 everywhere, so that a late `1.5` in a column of integers is no surprise."""
     with path.open("rb") as handle:
         head = handle.read(HEAD)
@@ -89,7 +99,7 @@ def _types(path: Path, delimiter: str, names: list[str], texts: set[str]) -> dic
             arrow_csv.ParseOptions(
                 delimiter=delimiter, invalid_row_handler=lambda row: "skip", newlines_in_values=True
             ),
-            arrow_csv.ConvertOptions(null_values=MISSING, strings_can_be_null=True),
+            arrow_csv.ConvertOptions(null_values=SPELLINGS, strings_can_be_null=True, decimal_point=decimal),
         ).schema
     except pa.ArrowInvalid as error:
         raise UnreadableError(_first_line(error)) from error

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.insight.cells import Cells
+
 ROW, FILE = "@row", "@file"
 """Columns of a frame that say where a row stands, when its index and the table's file do not."""
 WIDEST = 2000
@@ -42,6 +44,8 @@ class Table:
             is the row's number from 1; `ROW` overrides it (the line of a file), `FILE` the table's file.
         rows: Exact number of rows in the file.
         time: Explicit date of the file (ISO 8601), or None.
+        cells: Columns with text in them -> their numbers, odd words and units; whether such a column is one of
+            numbers is decided where all tables of its kind are known.
         notes: What could not be read of it.
     """
 
@@ -53,6 +57,7 @@ class Table:
     profiles: dict[str, Profile]
     time: str | None = None
     notes: tuple[str, ...] = ()
+    cells: dict[str, Cells] = field(default_factory=dict[str, Cells])
 
     @property
     def complete(self) -> bool:
@@ -111,7 +116,9 @@ class Gather:
     notes: list[str] = field(default_factory=list[str])
     _parts: list[pd.DataFrame] = field(default_factory=list[pd.DataFrame])
     _held: int = 0
+    decimal: str = ""
     _moments: dict[str, _Moments] = field(default_factory=dict[str, _Moments])
+    _cells: dict[str, Cells] = field(default_factory=dict[str, Cells])
     _extremes: dict[tuple[str, str], pd.DataFrame] = field(
         default_factory=dict[tuple[str, str], pd.DataFrame]
     )
@@ -143,13 +150,24 @@ class Gather:
         known = self._moments.setdefault(name, _Moments(rows=self.seen))
         known.rows += len(column)
         known.present += int(column.notna().sum())
-        if not pd.api.types.is_numeric_dtype(column.dtype):
+        values = self._numbers(name, column, places)
+        if values is None:
             return
         low, high = known.low_row, known.high_row
-        known.add(column.to_numpy(dtype=np.float64, na_value=np.nan), places)
+        known.add(values, places)
         for key, before, after in (("low", low, known.low_row), ("high", high, known.high_row)):
             if before != after:
                 self._extremes[name, key] = chunk.loc[[after]]
+
+    def _numbers(self, name: str, column: pd.Series, places: np.ndarray) -> np.ndarray | None:
+        """The numbers of a column; None of one that is text."""
+        if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
+            return None
+        if pd.api.types.is_numeric_dtype(column.dtype):
+            return column.to_numpy(dtype=np.float64, na_value=np.nan)
+        if name not in self._cells:
+            self._cells[name] = Cells(name, self.decimal)
+        return self._cells[name].add(column, places)
 
     def _thin(self) -> None:
         """Keep every second of the sampled rows and sample half as often from now on."""
@@ -167,11 +185,15 @@ class Gather:
             parts += list(self._extremes.values())
         frame = pd.concat(parts)
         frame = frame[~frame.index.duplicated()].sort_index()
+        troubles = [cells.trouble() for cells in self._cells.values()]
+        self.notes += [note for note in troubles if note]
         profiles = {key: moments.profile() for key, moments in self._moments.items()}
         for key, profile in profiles.items():
             if profile.rows < self.seen:  # a column that later chunks did not have
                 profiles[key] = Profile(self.seen, *list(profile.__dict__.values())[1:])
-        return Table(file, name, kind, _tidy(frame), self.seen, profiles, time, tuple(self.notes))
+        return Table(
+            file, name, kind, _tidy(frame), self.seen, profiles, time, tuple(self.notes), dict(self._cells)
+        )
 
 
 def from_rows(rows: list[dict[str, Any]], places: list[int], cells: int) -> Gather:

@@ -9,6 +9,7 @@ import yaml
 
 from analysis.insight.claims import Claim
 from analysis.insight.numbers import show
+from analysis.plurals import plural
 
 CITED = re.compile(r"\{(\w+)!\}")
 
@@ -37,7 +38,7 @@ class Words:
     def __call__(self, key: str, **values: Any) -> str:
         """The text under a dotted key, with `values` put in."""
         text = str(self.node(key))
-        return text.format(**values) if values else text
+        return plural(text.format(**values)) if values else text
 
     def known(self, group: str, text: str) -> str:
         """A text of our own in this language; what comes from elsewhere (a library's message) as it is."""
@@ -48,6 +49,7 @@ class Words:
         figures = {
             name: f"{show(claim).lstrip('-' * claim.signed)} [F{claim.id}]" for name, claim in claims.items()
         }
-        return CITED.sub(lambda m: "{" + m[1] + "__}", text).format(
+        told = CITED.sub(lambda m: "{" + m[1] + "__}", text).format(
             **values, **{f"{name}__": figure for name, figure in figures.items()}
         )
+        return plural(told)

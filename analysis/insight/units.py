@@ -1,11 +1,8 @@
 """Units: how they are written, what they measure, and how they convert."""
 
-import math
 import re
 import unicodedata
 from dataclasses import dataclass
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,7 @@ SUFFIXES = (
     (re.compile(r"_mb$"), "mb"), (re.compile(r"_gb$"), "gb"), (re.compile(r"_mib$"), "mib"),
     (re.compile(r"_gib$"), "gib"), (re.compile(r"(^|_)(pct|percent)$|%$"), "%"),
 )  # fmt: skip
-FIRST = 200
-"""Cells that are looked at before a whole column is."""
 BRACKET = re.compile(r"[(\[（【]\s*([^()\[\]（）【】]+?)\s*[)\]）】]\s*$")
-CELL = re.compile(
-    r"^\s*[~≈]?\s*([-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(?:±\s*[\d.]+\s*)?([^\d\s,;:()±|-][^\d,;()±|]{0,14})?\s*$"
-)
 
 
 def find_unit(text: str) -> Unit | None:
@@ -93,30 +85,3 @@ def split_name(column: str) -> tuple[str, Unit | None]:
         if pattern.search(plain):
             return name, UNITS[word]
     return name, None
-
-
-def parse_cell(text: str) -> tuple[float, Unit | None] | None:
-    """A cell such as `12.5 ms`, `1,234` or `15%` as a number with its unit; None when it is something else."""
-    found = CELL.match(unicodedata.normalize("NFKC", text))
-    if not found:
-        return None
-    unit = None
-    if found[2]:
-        unit = find_unit(found[2])
-        if unit is None:
-            return None
-    return float(found[1].replace(",", "").replace("−", "-")), unit
-
-
-def parse_column(values: list[object], least: float = 0.8) -> tuple[np.ndarray, Unit | None] | None:
-    """A text column as numbers of one unit, when at least `least` of its words are such."""
-    first = [value for value in values[:FIRST] if isinstance(value, str)]
-    if len(first) == FIRST and sum(parse_cell(word) is not None for word in first) < least * FIRST / 2:
-        return None
-    pairs = [parse_cell(value) if isinstance(value, str) else None for value in values]
-    words = [value for value in values if isinstance(value, str) and value.strip()]
-    good = [item for item in pairs if item is not None]
-    units = {item[1] for item in good if item[1] is not None}
-    if not good or len(good) < least * len(words) or len(units) > 1:
-        return None
-    return np.array([math.nan if pair is None else pair[0] for pair in pairs]), next(iter(units), None)

@@ -11,11 +11,17 @@ from eval.record import FAILED, RECORD
 TYPES: dict[str, str] = {
     ".json": "JSON", ".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "CSV", ".parquet": "parquet",
     ".sqlite": "SQLite", ".sqlite3": "SQLite", ".db": "SQLite", ".md": "Markdown", ".markdown": "Markdown",
+    ".xlsx": "Excel",
 }  # fmt: skip
+PACKED = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".md"})
+"""What is read from within a `.gz`."""
 PICKLES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz", ".bin"})
 REPORT = ("report.html", "findings.json", "results.parquet")
 CACHES = frozenset({"captures", "requests", "search", "stages", "tokens"})
 """Folders below `OUT/cache`: what runs share on their way, no results."""
+BOOKKEEPING = "secateur's bookkeeping"
+OURS = {"plan.json": b'"kv_groups"', "stage.json": b'"stage"', "sweep.json": b'"variants"'}
+"""What secateur writes for itself beside its results, and by which words such a file is known."""
 RUN = "secateur run"
 MARK = "secateur insight"
 """What `insight.json` names as its writer: our own reports are never read as results."""
@@ -87,6 +93,8 @@ def _part(folder: Path, files: list[str]) -> str:
         return "part of a secateur run, whose record is read"
     if folder.parent.name == "cache" and folder.name in CACHES:
         return "secateur's cache"
+    if folder.parent.name == "grids" and (folder.name in ("_tasks", "_claims") or "plan.json" in files):
+        return BOOKKEEPING
     model = "config.json" in files and any(name.endswith(".safetensors") for name in files)
     return "part of a model" if model else ""
 
@@ -94,6 +102,8 @@ def _part(folder: Path, files: list[str]) -> str:
 def _judge(path: Path, run: bool, report: bool) -> tuple[str, str]:
     """Type of a file, and why it is left out."""
     suffix = path.suffix.lower()
+    if suffix == ".gz" and Path(path.stem).suffix.lower() in PACKED:
+        suffix = Path(path.stem).suffix.lower()
     type_ = TYPES.get(suffix, suffix.lstrip(".") or "no suffix")
     if report:
         return type_, "part of an insight report"
@@ -102,9 +112,19 @@ def _judge(path: Path, run: bool, report: bool) -> tuple[str, str]:
             both = path.name == FAILED and (path.parent / RECORD).exists()
             return RUN, "an older failure of a finished run" if both else ""
         return type_, "part of a secateur run, whose record is read"
+    if path.name in OURS and _holds(path, OURS[path.name]):
+        return type_, BOOKKEEPING
     if suffix in PICKLES:
         return type_, "may hold pickled code, which is never loaded"
     return type_, "" if suffix in TYPES else "not a format of results"
+
+
+def _holds(path: Path, word: bytes) -> bool:
+    try:
+        with path.open("rb") as handle:
+            return word in handle.read(4096)
+    except OSError:
+        return False
 
 
 def _is_report(folder: Path) -> bool:

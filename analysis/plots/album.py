@@ -3,9 +3,9 @@
 from functools import partial
 
 from analysis.findings import Findings
+from analysis.model_names import slug
 from analysis.plots import cross, grid, layers, runs, scatter
 from analysis.plots.style import Job
-from analysis.story_model import slug
 
 
 def jobs(findings: Findings) -> list[Job]:

@@ -3,11 +3,13 @@
 # pyright: reportArgumentType=false, reportReturnType=false
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from analysis.model_names import Origin, unique_names
 
 PREFILL, DECODE, BOTH = "prefill", "decode", "both"
 PHASES = (PREFILL, DECODE, BOTH)
@@ -112,17 +114,55 @@ def join(parts: Sequence[Speeds]) -> Speeds:
         offset += len(part.cells)
     filled = [frame for frame in samples if len(frame)] or samples[:1]
     loads = [part.loads for part in parts if len(part.loads)]
-    return Speeds(
-        cells=pd.concat([c.dropna(axis=1, how="all") for c in cells], ignore_index=True).reindex(
-            columns=_columns(cells)
-        ),
-        samples=pd.concat(filled, ignore_index=True),
-        facts={key: value for part in parts for key, value in part.facts.items()},
-        loads=pd.concat(loads, ignore_index=True) if loads else pd.DataFrame(),
-        roofs=tuple(roof for part in parts for roof in part.roofs),
-        sources={key: value for part in parts for key, value in part.sources.items()},
-        notes=tuple(dict.fromkeys(_frozen(note) for part in parts for note in part.notes)),
+    return _named(
+        Speeds(
+            cells=pd.concat([c.dropna(axis=1, how="all") for c in cells], ignore_index=True).reindex(
+                columns=_columns(cells)
+            ),
+            samples=pd.concat(filled, ignore_index=True),
+            facts={key: value for part in parts for key, value in part.facts.items()},
+            loads=pd.concat(loads, ignore_index=True) if loads else pd.DataFrame(),
+            roofs=tuple(roof for part in parts for roof in part.roofs),
+            sources={key: value for part in parts for key, value in part.sources.items()},
+            notes=tuple(dict.fromkeys(_frozen(note) for part in parts for note in part.notes)),
+        )
     )
+
+
+def _named(speeds: Speeds) -> Speeds:
+    """The same with a name of its own for every model: two folders of one name are two models."""
+    wanted = [SETTING + "model.name", SETTING + "model.path"]
+    frame = speeds.cells.reindex(columns=["source", "place", "model", *wanted]).drop_duplicates()
+    known: dict[tuple[str, int], Origin] = {}
+    for source, place, model, *words in frame.itertuples(index=False):
+        facts = speeds.facts.get((source, place))
+        if facts is not None:
+            name, path = (word if isinstance(word, str) else "" for word in words)
+            known[source, place] = Origin(name or model, path, f"{facts.fingerprint} {name or model}")
+    names = unique_names({origin.key: origin for origin in known.values()})
+    called = {place: names[origin.key] for place, origin in known.items()}
+    return replace(
+        speeds,
+        cells=_renamed(speeds.cells, "place", called),
+        loads=_renamed(speeds.loads, "variant", called),
+    )
+
+
+def _renamed(table: pd.DataFrame, place: str, called: dict[tuple[str, int], str]) -> pd.DataFrame:
+    """Models by their own names; subjects that begin with the model's name follow, those of runs are unique."""
+    if table.empty:
+        return table
+    old = [str(name) for name in table["model"]]
+    new = [
+        called.get(key, name)
+        for key, name in zip(zip(table["source"], table[place], strict=True), old, strict=True)
+    ]
+    runs = table.reindex(columns=[SETTING + "bench.run"]).iloc[:, 0].notna()
+    subjects = [
+        subject if run else name + str(subject).removeprefix(before)
+        for subject, run, name, before in zip(table["subject"], runs, new, old, strict=True)
+    ]
+    return table.assign(model=new, subject=subjects)
 
 
 class _Note(tuple[str, dict[str, Any]]):

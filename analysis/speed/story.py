@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.document import Block, Document, Figure, Paragraph, Section, Table
+from analysis.model_names import slug
 from analysis.speed.compare import compare
 from analysis.speed.curves import Curve, all_curves, fits_frame
 from analysis.speed.measurements import PHASES, SETTING, Speeds
@@ -15,7 +16,6 @@ from analysis.speed.pays import sizes_table, speed_table
 from analysis.speed.summaries import describe, differences_frame
 from analysis.speed.words import SpeedTexts, rate
 from analysis.speed.written import spoken
-from analysis.story_model import slug
 
 ROOFS = 6
 """Limits of machines that are printed."""

@@ -11,6 +11,7 @@ from pruning.compose import amend, compose, register
 from pruning.config import validate
 from pruning.errors import ConfigError
 from pruning.overrides import exists, parse, write
+from pruning.naming import folder_name
 
 PLAN = "plan.json"
 FROM_RUN = ("model", "calibration", "method", "taylor", "capture", "budget", "guard", "seed")
@@ -66,9 +67,7 @@ def _checkpoint(path: str) -> list[str]:
     folder = Path(path).expanduser()
     if not (folder / "config.json").is_file():
         raise ConfigError(f"checkpoint={path}: no model folder (no config.json in it)")
-    inner = folder.resolve()
-    label = f"{inner.parent.name}-{inner.name}" if inner.name == "model" else inner.name
-    return ["model=local", write("model.path", path), write("model.name", label)]
+    return ["model=local", write("model.path", path), write("model.name", folder_name(str(folder.resolve())))]
 
 
 def _of_run(name: str, overrides: list[str]) -> SpeedConfig:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+from analysis.insight.cells import parse_cell
 from analysis.insight.claims import Claim, Facts
 from analysis.insight.figures import find_figures
 from analysis.insight.findings.base import Evidence
@@ -12,7 +13,7 @@ from analysis.insight.guard import chance, check
 from analysis.insight.markup import clean, to_html, to_markdown
 from analysis.insight.numerals import numeral_value
 from analysis.insight.texts import read_words
-from analysis.insight.units import UNITS, parse_cell, split_name
+from analysis.insight.units import UNITS, split_name
 
 SPOT = (Evidence("a.csv", 3, "acc", 0.42131),)
 ACC = ("acc", "accuracy", "准确率")

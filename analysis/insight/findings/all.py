@@ -8,13 +8,15 @@ from analysis.insight.findings.changes import find_changes
 from analysis.insight.findings.contradictions import find_contradictions
 from analysis.insight.findings.factors import find_factors
 from analysis.insight.findings.grid import find_missing
+from analysis.insight.findings.odd import find_odd
 from analysis.insight.findings.ranks import find_best
 from analysis.insight.findings.spread import find_outliers, find_unstable
 
 FINDERS: tuple[Callable[[Dataset], list[Finding]], ...] = (
     find_best, find_changes, find_outliers, find_unstable, find_factors, find_missing,
+    find_odd,
 )  # fmt: skip
-ORDER = ("contradiction", "outlier", "missing", "best", "change", "factor", "unstable")
+ORDER = ("contradiction", "odd", "outlier", "missing", "best", "change", "factor", "unstable")
 DATASETS = 200
 """Data sets that are searched; the report says how many there are."""
 

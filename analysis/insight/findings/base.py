@@ -16,7 +16,7 @@ from analysis.insight.naming import Column
 from analysis.insight.tables import FILE, ROW
 from analysis.insight.units import Unit
 
-Kind = Literal["best", "change", "outlier", "unstable", "factor", "missing", "contradiction"]
+Kind = Literal["best", "change", "outlier", "unstable", "factor", "missing", "contradiction", "odd"]
 Strength = Literal["strong", "moderate", "weak"]
 STRENGTHS: tuple[Strength, ...] = ("strong", "moderate", "weak")
 MAIN = ("acc_mean", "acc", "ppl")

@@ -4,8 +4,10 @@
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportReturnType=false
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from analysis.insight.datasets import Dataset
 from analysis.insight.findings.base import (
@@ -26,13 +28,34 @@ from analysis.insight.findings.base import (
 def find_best(data: Dataset) -> list[Finding]:
     """The best and the worst row of each slice; which of two equals is called best is the first read."""
     found: list[Finding] = []
-    for part in slices(data):
-        if part.column.better == "none" or len(part.frame) < 2 or np.ptp(part.values) == 0:
-            continue
-        if part.conditions.get("kind") == "dense":
-            continue
-        found.append(_best(part))
+    parts = list(slices(data))
+    largest = {part.column.name: 0 for part in parts}
+    for part in parts:
+        largest[part.column.name] = max(largest[part.column.name], len(part.frame))
+    for part in parts:
+        if largest[part.column.name] < 2 and part.conditions:
+            continue  # a single row under each condition: see below
+        if _is_ranked(part) and part.conditions.get("kind") != "dense":
+            found.append(_best(part))
+    for name in (name for name, rows in largest.items() if rows == 1):
+        across = _across(data, [part for part in parts if part.column.name == name])
+        if _is_ranked(across):
+            found.append(replace(_best(across), strength="moderate", reason="across"))
     return found
+
+
+def _is_ranked(part: Slice) -> bool:
+    return part.column.better != "none" and len(part.frame) >= 2 and np.ptp(part.values) > 0
+
+
+def _across(data: Dataset, parts: list[Slice]) -> Slice:
+    """Rows that stand alone under their conditions (one per task), side by side: the condition is their label."""
+    rows = pd.concat([part.frame for part in parts])
+    columns = {
+        name: replace(column, role="setting") if column.role == "condition" else column
+        for name, column in data.columns.items()
+    }
+    return Slice(replace(data, columns=columns), parts[0].column, rows, {})
 
 
 def _best(part: Slice) -> Finding:
