@@ -44,10 +44,10 @@ example:
 
 def run(argv: list[str]) -> int:
     """`secateur run`: one experiment, or several with --multirun."""
-    if {"-h", "--help"} & set(argv):
+    if (code := usage(argv)) is not None:
         names = {g: ", ".join(options(g)) for g in ("model", "method", "calibration", "eval", "experiment")}
         print(RUN_HELP.format(**{f"{group}s": text for group, text in names.items()}))
-        return 0
+        return code
     if {"-m", "--multirun"} & set(argv):
         return _multirun([a for a in argv if a not in {"-m", "--multirun"}])
     config, flags = config_of(argv)
@@ -59,9 +59,9 @@ def run(argv: list[str]) -> int:
 
 def capture(argv: list[str]) -> int:
     """`secateur capture`: only the gradient pass."""
-    if {"-h", "--help"} & set(argv):
+    if (code := usage(argv)) is not None:
         print(CAPTURE_HELP)
-        return 0
+        return code
     config, flags = config_of(argv)
     configure_logging("-v" in flags)
     offline(config)
@@ -108,6 +108,13 @@ def tasks(argv: list[str]) -> int:
     console.print(table)
     console.print(protocols)
     return 0
+
+
+def usage(argv: list[str]) -> int | None:
+    """Exit code when only the help is to be printed: 0 where it is asked for, 2 where no KEY=VALUE says what to do."""
+    if {"-h", "--help"} & set(argv):
+        return 0
+    return None if "--cfg" in argv or any("=" in word for word in argv) else 2
 
 
 def config_of(argv: list[str]) -> tuple[RunConfig, set[str]]:

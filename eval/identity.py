@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from eval.config import EvalConfig, RunConfig
+from eval.names import file_name
 from pruning.config import (
     BudgetConfig,
     CalibrationConfig,
@@ -62,10 +63,11 @@ def run_id(config: RunConfig) -> str:
         }
     )
     code = config_digest(portable, **facts)
+    model = file_name(config.model.name, "model")
     if is_dense(config):
-        return f"{config.model.name}-dense-{code}"
+        return f"{model}-dense-{code}"
     size = f"{config.taylor.seq_len}x{config.taylor.num_samples}"
-    return f"{config.model.name}-{config.method.name}-{config.budget.ratio:g}-{size}-{code}"
+    return f"{model}-{file_name(config.method.name, 'method')}-{config.budget.ratio:g}-{size}-{code}"
 
 
 def model_identity(config: ModelConfig) -> str:

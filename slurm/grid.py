@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from eval.code import code_fingerprint
 from eval.config import RunConfig
 from eval.identity import calibration_identity, dense_config, is_dense, model_identity, run_id
+from eval.names import file_name
 from eval.protocols import protocols
 from pruning.compose import CONF_DIR, options
 from pruning.config import capture_identity, validate
@@ -120,7 +121,7 @@ def _captures(points: dict[str, Point]) -> tuple[list[Task], dict[str, str]]:
             _excluded(config),
             level_of(config.method.estimator) == Level.CURVATURE,  # a pass of its own kind
         ]
-        key = f"capture-{config.model.name}-{config.taylor.seq_len}-{digest(facts, 10)}"
+        key = f"capture-{file_name(config.model.name, 'model')}-{config.taylor.seq_len}-{digest(facts, 10)}"
         groups.setdefault(key, []).append((name, point))
     tasks = [_capture(key, [point for _, point in members]) for key, members in groups.items()]
     return tasks, {name: key for key, members in groups.items() for name, _ in members}
