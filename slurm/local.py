@@ -57,6 +57,11 @@ def visible_gpus() -> list[str]:
     return [str(index) for index, line in enumerate(listing.stdout.splitlines()) if line.startswith("GPU ")]
 
 
+def side_by_side(plan: Plan) -> int | None:
+    """How many tasks of a grid are done at a time; None on a cluster, where the queue decides."""
+    return len(slots(plan, plan.workers, visible_gpus())) if plan.launcher == "local" else None
+
+
 class Pool:
     """Starts tasks when their needs are done and a place is free; never more than one task per place."""
 
