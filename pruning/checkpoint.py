@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning import modeling_pruned
+from pruning.card import write_card
 from pruning.errors import StorageError
 from pruning.files import new_directory, write_json
 from pruning.models.loading import load_pruned
@@ -36,6 +37,7 @@ def save_pruned(
         (temporary / CODE).write_text(_code(base), encoding="utf-8")
         plan.save(temporary / "plan.json")
         write_json(temporary / "provenance.json", provenance)
+        write_card(temporary, base.__name__.removesuffix("ForCausalLM"), plan, provenance)
     return folder
 
 
