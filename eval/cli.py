@@ -173,11 +173,17 @@ def multirun_task(config: Any) -> float | None:
 
 
 def offline(config: RunConfig) -> None:
-    """Keep the hub out of a run that needs nothing from it: no network access unless asked for."""
+    """Keep the hub out of a run that needs nothing from it or cannot reach it; call before its libraries are loaded."""
+    from eval.hub import offline_if_unreachable, stay_offline
+    from eval.identity import is_dense
     from pruning.identity import model_folder
 
     local_model = model_folder(config.model) is not None
-    local_data = config.eval.data_dir is not None or config.eval.ppl.text is not None or not config.eval.tasks
-    if local_model and local_data and config.calibration.source != "hub":
-        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-            os.environ.setdefault(name, "1")
+    ppl = config.eval.ppl
+    measured = bool(config.eval.tasks) or (ppl.text is None and bool(ppl.protocols))
+    local_data = config.eval.data_dir is not None or not measured
+    local_text = config.calibration.source != "hub" or is_dense(config)
+    if local_model and local_data and local_text:
+        stay_offline()
+    else:
+        offline_if_unreachable()
