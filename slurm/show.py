@@ -48,7 +48,7 @@ def status_table(view: Overview) -> RenderableType:
         if used
         else f"{duration(sum(e.seconds for e in view.tasks))} of work done"
     ]
-    if not view.complete and rest is not None:
+    if rest:
         caption.append(f"about {duration(rest)} of work left")
     table = Table()
     table.add_column("")
