@@ -114,7 +114,7 @@ def usage(argv: list[str]) -> int | None:
     """Exit code when only the help is to be printed: 0 where it is asked for, 2 where no KEY=VALUE says what to do."""
     if {"-h", "--help"} & set(argv):
         return 0
-    return None if "--cfg" in argv or any("=" in word for word in argv) else 2
+    return 2 if set(argv) <= {"-v", "--verbose", "-m", "--multirun"} else None
 
 
 def config_of(argv: list[str]) -> tuple[RunConfig, set[str]]:
