@@ -45,10 +45,10 @@ example:
 
 def run(argv: list[str]) -> int:
     """`secateur run`: one experiment, or several with --multirun."""
-    if {"-h", "--help"} & set(argv):
+    if (code := usage(argv)) is not None:
         names = {g: ", ".join(options(g)) for g in ("model", "method", "calibration", "eval", "experiment")}
         print(RUN_HELP.format(**{f"{group}s": text for group, text in names.items()}))
-        return 0
+        return code
     if {"-m", "--multirun"} & set(argv):
         return _multirun([a for a in argv if a not in {"-m", "--multirun"}])
     config, flags = config_of(argv)
@@ -60,9 +60,9 @@ def run(argv: list[str]) -> int:
 
 def capture(argv: list[str]) -> int:
     """`secateur capture`: only the gradient pass."""
-    if {"-h", "--help"} & set(argv):
+    if (code := usage(argv)) is not None:
         print(CAPTURE_HELP)
-        return 0
+        return code
     config, flags = config_of(argv)
     configure_logging("-v" in flags)
     offline(config)
@@ -109,6 +109,13 @@ def tasks(argv: list[str]) -> int:
     console.print(table)
     console.print(protocols)
     return 0
+
+
+def usage(argv: list[str]) -> int | None:
+    """Exit code when only the help is to be printed: 0 where it is asked for, 2 where no KEY=VALUE says what to do."""
+    if {"-h", "--help"} & set(argv):
+        return 0
+    return 2 if set(argv) <= {"-v", "--verbose", "-m", "--multirun"} else None
 
 
 def config_of(argv: list[str]) -> tuple[RunConfig, set[str]]:
@@ -167,11 +174,17 @@ def multirun_task(config: Any) -> float | None:
 
 
 def offline(config: RunConfig) -> None:
-    """Keep the hub out of a run that needs nothing from it: no network access unless asked for."""
+    """Keep the hub out of a run that needs nothing from it or cannot reach it; call before its libraries are loaded."""
+    from eval.hub import offline_if_unreachable, stay_offline
+    from eval.identity import is_dense
     from pruning.identity import model_folder
 
     local_model = model_folder(config.model) is not None
-    local_data = config.eval.data_dir is not None or config.eval.ppl.text is not None or not config.eval.tasks
-    if local_model and local_data and config.calibration.source != "hub":
-        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-            os.environ.setdefault(name, "1")
+    ppl = config.eval.ppl
+    measured = bool(config.eval.tasks) or (ppl.text is None and bool(ppl.protocols))
+    local_data = config.eval.data_dir is not None or not measured
+    local_text = config.calibration.source != "hub" or is_dense(config)
+    if local_model and local_data and local_text:
+        stay_offline()
+    else:
+        offline_if_unreachable()

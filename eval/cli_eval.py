@@ -6,6 +6,7 @@ from pathlib import Path
 from eval.cli import config_of, offline, run
 from eval.config import RunConfig
 from eval.record import read_record
+from eval.remembered import recall
 from pruning.compose import amend
 from pruning.config import validate
 from pruning.errors import ConfigError
@@ -25,7 +26,10 @@ usage: secateur eval checkpoint=DIR [KEY=VALUE ...]
   --limit N    the same as eval.limit=N
   --tasks A,B  the same as eval.tasks=[A,B]
 
+A checkpoint remembers the data that it was measured on (eval.data_dir, tasks, perplexity text): the default here.
+
 examples:
+  secateur eval checkpoint=runs/ID/model
   secateur eval checkpoint=runs/ID/model eval.data_dir=/data/eval eval.limit=100
   secateur eval run=ID eval=ppl eval.ppl.text=book.txt eval.ppl.window=512
   secateur eval --oracle --limit 50 --tasks boolq,piqa model=tiny_llama
@@ -43,7 +47,7 @@ def evaluate(argv: list[str]) -> int:
     targets = dict(word.split("=", 1) for word in words if word.startswith(("checkpoint=", "run=")))
     rest = [word for word in words if not word.startswith(("checkpoint=", "run="))]
     if "checkpoint" in targets:
-        rest = [*_checkpoint(targets["checkpoint"]), *rest]
+        rest = [*_checkpoint(targets["checkpoint"], rest), *rest]
     if oracle:
         return _oracle(rest)
     if len(targets) != 1:
@@ -66,15 +70,19 @@ def _flags(argv: list[str]) -> list[str]:
     return words
 
 
-def _checkpoint(path: str) -> list[str]:
-    """Overrides that name a model folder as the model, unpruned."""
+def _checkpoint(path: str, typed: list[str]) -> list[str]:
+    """Overrides that name a model folder as the model, unpruned, and the data that it remembers."""
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise ConfigError(
             f"checkpoint={path}: no such folder; give a folder that `save_model=true` wrote, or any model folder"
         )
     name = folder_name(str(folder))
-    return ["model=local", write("model.path", path), write("model.name", name), "method=dense"]
+    data = recall(folder, typed)
+    if data:
+        configure_logging(False)
+        log.info("data as the checkpoint remembers it: %s (type a key to change it)", " ".join(data))
+    return ["model=local", write("model.path", path), write("model.name", name), "method=dense", *data]
 
 
 def _again(name: str, overrides: list[str]) -> int:

@@ -24,6 +24,7 @@ from eval.perplexity import check_texts, check_windows
 from eval.protocols import protocols
 from eval.record import ANSWERS, RECORD, Failure, RunRecord, read_record, write_record
 from eval.recording import failed_record, finished_record
+from eval.remembered import ENTRY, remember
 from eval.tasks import load_tasks
 from eval.unseen import evaluation_text
 from pruning import pipeline
@@ -78,7 +79,7 @@ def experiment(config: RunConfig, plan: PruningPlan | None = None) -> RunRecord:
             if config.save_model and not (folder / CHECKPOINT).exists():
                 done = None if is_dense(config) else PruningPlan.load(folder / PLAN)
                 again = _pruned(config, folder, done, lambda stage: log.info("stage: %s", stage))
-                _save(folder, again, workers)
+                _save(config, folder, again, workers)
             return read_record(folder)
         if workers.main:
             clear_leftovers(folder)
@@ -169,7 +170,7 @@ def _run(
     loaded = pruned.loaded
     if config.save_model and not (folder / CHECKPOINT).exists():
         progress("save")
-        _save(folder, pruned, workers)
+        _save(config, folder, pruned, workers)
     progress("evaluate")
     kept = [(p.kept_kv_groups, p.kept_channels) for p in pruned.plan.layers]
     content = digest([loaded.fingerprint, kept, name if config.method.changes_weights else ""])
@@ -198,11 +199,11 @@ def _pruned(config: RunConfig, folder: Path, plan: PruningPlan | None, announce:
     )
 
 
-def _save(folder: Path, pruned: Pruned, workers: Workers) -> None:
+def _save(config: RunConfig, folder: Path, pruned: Pruned, workers: Workers) -> None:
     """Write the checkpoint, from one process."""
     if workers.main:
-        loaded = pruned.loaded
-        save_pruned(folder / CHECKPOINT, loaded.model, loaded.tokenizer, pruned.plan, provenance())
+        loaded, origin = pruned.loaded, provenance() | {ENTRY: remember(config.eval)}
+        save_pruned(folder / CHECKPOINT, loaded.model, loaded.tokenizer, pruned.plan, origin)
     workers.wait()
 
 

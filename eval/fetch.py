@@ -13,6 +13,7 @@ from typing import Any
 
 from eval.config import TASKS
 from eval.data import HUB_TEXTS, SPLIT
+from eval.hub import need_hub
 from pruning.documents import TABLES
 from pruning.errors import ConfigError, DataError, SecateurError
 from pruning.files import write_atomic
@@ -169,6 +170,7 @@ def _there(folder: Path, split: str) -> bool:
 
 
 def _load(path: str, name: str | None, split: str, files: str | None) -> Any:
+    need_hub()
     import datasets
 
     try:
@@ -181,6 +183,7 @@ def _load(path: str, name: str | None, split: str, files: str | None) -> Any:
 
 
 def _fetch_model(wanted: Wanted) -> None:
+    need_hub()
     import huggingface_hub
 
     assert wanted.model is not None

@@ -61,11 +61,11 @@ def run_id(config: RunConfig) -> str:
             ),
         }
     )
-    code, name = config_digest(portable, **facts), safe_name(config.model.name)
+    code, model = config_digest(portable, **facts), safe_name(config.model.name)
     if is_dense(config):
-        return f"{name}-dense-{code}"
+        return f"{model}-dense-{code}"
     size = f"{config.taylor.seq_len}x{config.taylor.num_samples}"
-    return f"{name}-{config.method.name}-{config.budget.ratio:g}-{size}-{code}"
+    return f"{model}-{safe_name(config.method.name)}-{config.budget.ratio:g}-{size}-{code}"
 
 
 def model_identity(config: ModelConfig) -> str:

@@ -35,6 +35,8 @@ from pruning.progress import Bar
 CPU_TOKENS, DEVICE_TOKENS = 1024, 8192
 LONG_TOKEN = 64
 """Characters that surely are more than a token, on average."""
+SMALL_CONTEXT = 256
+"""Context of the shipped models: one that reads no more may be one of them, or cut from one."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,13 @@ def check_windows(
         if protocol.kind == "windows" and protocol.window > limit:
             own = config.ppl.text is not None
             key = f"eval.ppl.window={limit}" if own else f"eval.ppl.protocols=[{protocol.text}@{limit}]"
+            small = limit <= SMALL_CONTEXT and config.data_dir is None and not own
+            bench = (
+                " (a shipped model: eval.data_dir=bundled eval.ppl.protocols=[world@128])" if small else ""
+            )
             raise DataError(
                 f"{protocol.name}: a window of {protocol.window} tokens exceeds the model's context of {limit}. "
-                f"Choose {limit} or less, for example {key}"
+                f"Choose {limit} or less, for example {key}{bench}"
             )
 
 

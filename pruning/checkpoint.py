@@ -7,6 +7,7 @@ from typing import Any
 from transformers import MODEL_MAPPING
 
 from pruning import modeling_pruned
+from pruning.card import write_card
 from pruning.errors import StorageError
 from pruning.files import new_directory, write_json
 from pruning.modeling_pruned import PREFIX
@@ -45,6 +46,7 @@ def save_pruned(
         shutil.copyfile(modeling_pruned.__file__, temporary / CODE)
         plan.save(temporary / "plan.json")
         write_json(temporary / "provenance.json", provenance)
+        write_card(temporary, base.__name__.removesuffix("ForCausalLM"), plan, provenance)
     return folder
 
 

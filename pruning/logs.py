@@ -4,6 +4,9 @@ import logging
 import os
 import sys
 
+OWN_HANDLERS = ("huggingface_hub", "datasets", "transformers")
+"""Libraries that print their messages themselves: ours would print them a second time."""
+
 
 def configure_logging(verbose: bool) -> None:
     """Show our own messages; keep the libraries' to warnings."""
@@ -18,6 +21,8 @@ def configure_logging(verbose: bool) -> None:
         logging.getLogger(name).setLevel(
             logging.DEBUG if verbose else logging.INFO if main else logging.WARNING
         )
+    for name in OWN_HANDLERS:
+        logging.getLogger(name).propagate = False
     # the widths of a pruned model differ by layer, as its config says; reading the dense ones is meant
     logging.getLogger("transformers.integrations.heterogeneity.configuration_utils").setLevel(logging.ERROR)
     if "transformers" in sys.modules or not sys.stderr.isatty():

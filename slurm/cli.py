@@ -17,6 +17,7 @@ from slurm.foreign import find_foreign, settle
 from slurm.grid import build, load_grid, load_slurm
 from slurm.helptext import CANCEL, GRID, LOGS, RETRY, STATUS
 from slurm.launch import choose, follow, launch, look
+from slurm.local import side_by_side
 from slurm.plan import Plan, find_plans, load_plan, save_plan
 from slurm.preflight import check, refuse
 from slurm.show import console, detail_lines, plan_table, status_table, task_lines
@@ -41,7 +42,7 @@ def grid(argv: list[str]) -> int:
         if "json" in given.flags:
             print(dumps(as_json(view) | {"foreign": len(foreign), "problems": [p.what for p in problems]}))
             return 0
-        out.print(plan_table(view))
+        out.print(plan_table(view, side_by_side(plan)))
         for line in task_lines(plan) if "tasks" in given.flags else []:
             out.print(line, markup=False, soft_wrap=True)
         for problem in problems:
@@ -56,7 +57,7 @@ def grid(argv: list[str]) -> int:
     for line in settle(plan, foreign):
         out.print(line, markup=False)
     save_plan(plan)
-    out.print(plan_table(look(plan)))
+    out.print(plan_table(look(plan), side_by_side(plan)))
     return launch(plan, retry=False, wait="wait" in given.flags)
 
 
@@ -93,7 +94,7 @@ def logs(argv: list[str]) -> int:
     out, word, lines = _out(given), given.words[0], int(given.one("lines", 100))
     found = {
         task.id: log_path(plan, task.id)
-        for plan in map(load_plan, find_plans(out))
+        for plan in map(load_plan, find_plans(out) + find_plans(out, below=True))
         for task in plan.tasks
         if word in task.id and log_path(plan, task.id).is_file()
     }

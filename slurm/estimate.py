@@ -9,19 +9,21 @@ from slurm.overview import Overview, TaskView
 KEYS = {"capture": "capture_minutes", "run": "run_minutes", "baseline": "run_minutes"}
 
 
-def estimate(view: Overview) -> float | None:
-    """Seconds of work that are left, one task after another; None when nothing is known of a kind that is left.
+def estimate(view: Overview, workers: int = 1) -> float | None:
+    """Seconds until the rest is done by some workers side by side; None when nothing is known of a kind that is left.
 
-    A task counts with the mean of finished tasks of its kind and model, else of its kind, else as the grid file says.
+    A task counts with the mean of finished tasks of its kind and model, else of its kind, else as the grid file says;
+    one that runs counts without the time it has run already.
     """
-    left = [task for task in view.tasks if task.condition not in {"done"} and task.kind in KEYS]
-    total = 0.0
-    for task in left:
+    left: list[float] = []
+    for task in view.tasks:
+        if task.condition in {"done", "failed", "blocked"} or task.kind not in KEYS:
+            continue
         seconds = _expected(view, task)
         if seconds is None:
             return None
-        total += max(0.0, seconds - (task.age or 0.0)) if task.condition == "running" else seconds
-    return total
+        left.append(max(0.0, seconds - task.seconds) if task.condition == "running" else seconds)
+    return max(sum(left) / workers, max(left, default=0.0))
 
 
 def as_json(view: Overview) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pruning.config import capture_identity, validate
 from pruning.errors import ConfigError
 from pruning.files import digest
 from pruning.levels import Level, level_of
+from pruning.naming import safe_name
 from slurm.config import GridConfig, SlurmConfig, Values
 from slurm.gather import FOLDER, REPORT
 from slurm.plan import Plan, Task
@@ -120,7 +121,7 @@ def _captures(points: dict[str, Point]) -> tuple[list[Task], dict[str, str]]:
             _excluded(config),
             level_of(config.method.estimator) == Level.CURVATURE,  # a pass of its own kind
         ]
-        key = f"capture-{config.model.name}-{config.taylor.seq_len}-{digest(facts, 10)}"
+        key = f"capture-{safe_name(config.model.name)}-{config.taylor.seq_len}-{digest(facts, 10)}"
         groups.setdefault(key, []).append((name, point))
     tasks = [_capture(key, [point for _, point in members]) for key, members in groups.items()]
     return tasks, {name: key for key, members in groups.items() for name, _ in members}

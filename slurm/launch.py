@@ -33,12 +33,14 @@ def look(plan: Plan, jobs: dict[str, queue.Job] | None = None) -> Overview:
 
 
 def choose(out: Path, word: str | None) -> Plan:
-    """The grid that is meant: by id or name, else the newest of a folder.
+    """The grid that is meant: by id or name, else the newest of a folder, else the newest of the folders below.
 
     Raises:
         ConfigError: There is none, or the name is not unique.
     """
     plans = [load_plan(path) for path in find_plans(out)]
+    if not [plan for plan in plans if word is None or plan.grid.startswith(word)]:
+        plans += [load_plan(path) for path in find_plans(out, below=True)]
     if not plans:
         raise ConfigError(f"out={out}: holds no grid yet; start one with `secateur grid grid=NAME out={out}`")
     if word is None:
@@ -109,23 +111,21 @@ def follow(plan: Plan) -> int:
 
 def _here(view: Overview, retry: bool) -> int:
     plan, out = view.plan, console()
-    places = slots(
-        plan, plan.workers, [] if plan.workers is not None and not visible_gpus() else visible_gpus()
-    )
+    places = slots(plan, plan.workers, visible_gpus())
 
     def report(event: str, task: Task) -> None:
-        out.print(event_line(look(plan), event, task), markup=False, soft_wrap=True)
+        out.print(event_line(look(plan), event, task, len(places)), markup=False, soft_wrap=True)
 
     stopped = Pool(view, places, report, retry).run()
     if stopped:
-        out.print("stopped; the same command continues where it was")
+        out.print("stopped; the same command continues where it was", soft_wrap=True)
     return max(_end(look(plan), out), 130 if stopped else 0)
 
 
 def _end(view: Overview, out: Console) -> int:
     out.print(status_table(view))
-    wrong = view.of("failed", "blocked", "interrupted", "waiting")
-    for line in detail_lines(wrong[:50]):
+    told = [each for each in view.of("failed", "blocked", "interrupted") if each.detail]
+    for line in detail_lines(told[:50]):
         out.print(line, markup=False, soft_wrap=True)
     return 0 if view.complete else 1
 

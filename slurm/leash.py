@@ -6,6 +6,8 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+NO_SUCH_COMMAND = 127
+"""Exit code that shells give for a command that cannot be run."""
 
 
 def die_with_parent(parent: int, sign: signal.Signals) -> None:
@@ -25,7 +27,11 @@ def die_with_parent(parent: int, sign: signal.Signals) -> None:
 def main() -> None:
     """Become the command."""
     die_with_parent(int(sys.argv[1]), signal.SIGKILL)
-    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606  (a list of arguments, no shell)
+    try:
+        os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606  (a list of arguments, no shell)
+    except OSError as error:
+        sys.stderr.write(f"cannot run {sys.argv[2]}: {error.strerror}\n")
+        sys.exit(NO_SUCH_COMMAND)
 
 
 if __name__ == "__main__":

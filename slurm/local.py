@@ -15,7 +15,8 @@ from pruning.files import write_json
 from slurm.claims import myself
 from slurm.overview import Overview
 from slurm.plan import ROOT, Plan, Task
-from slurm.state import finished
+from slurm.state import finished, log_path
+from slurm.unstarted import ended_silently, never_started
 from slurm.worker import THREADS
 
 TICK = 0.1
@@ -54,6 +55,11 @@ def visible_gpus() -> list[str]:
         return []
     listing = subprocess.run(["nvidia-smi", "-L"], check=False, capture_output=True, text=True, timeout=30)  # noqa: S607
     return [str(index) for index, line in enumerate(listing.stdout.splitlines()) if line.startswith("GPU ")]
+
+
+def side_by_side(plan: Plan) -> int | None:
+    """How many tasks of a grid are done at a time; None on a cluster, where the queue decides."""
+    return len(slots(plan, plan.workers, visible_gpus())) if plan.launcher == "local" else None
 
 
 class Pool:
@@ -114,20 +120,22 @@ class Pool:
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [str(ROOT), environment.get("PYTHONPATH", "")])
         )
-        words = [
-            sys.executable,
-            "-P",
-            "-m",
-            "slurm.task",
-            str(self.plan.path),
-            "--task",
-            task.id,
-            "--parent",
-            str(os.getpid()),
-        ]
-        process = subprocess.Popen(
-            words, env=environment, cwd=self.plan.cwd, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        words = [sys.executable, "-P", "-m", "slurm.task", str(self.plan.path)]
+        words += [f"--task={task.id}", f"--parent={os.getpid()}"]
+        log = log_path(self.plan, task.id)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as stream:
+                process = subprocess.Popen(
+                    words, env=environment, cwd=self.plan.cwd, stdin=subprocess.DEVNULL, stderr=stream,
+                    start_new_session=True,
+                )  # fmt: skip
+        except OSError as error:
+            never_started(self.plan, task, str(error))
+            self.free.append(place)
+            self.failed.add(task.id)
+            self.report("end", task)
+            return
         self.running[task.id] = (process, place)
         self.report("start", task)
 
@@ -141,6 +149,9 @@ class Pool:
             task = self.plan.by_id()[name]
             if code != 0 or not (task.kind == "analysis" or finished(self.plan, task)):
                 self.failed.add(name)
+                why = ended_silently(self.plan, task, process.pid, code)
+                if why is not None and not self.stopped:
+                    never_started(self.plan, task, why)
             else:
                 self.done.add(name)
             self.report("end", task)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from slurm.claims import Owner, holder
 from slurm.plan import Plan, Task
 from slurm.queue import Job
 from slurm.state import TaskState, claim_folder, failure, finished, log_path, now, read_state, run_folder
+from slurm.unstarted import never_began
 
 Condition = Literal["done", "running", "queued", "failed", "blocked", "interrupted", "waiting"]
 ORDER: tuple[Condition, ...] = ("done", "running", "queued", "waiting", "interrupted", "blocked", "failed")
@@ -87,15 +88,17 @@ def observe(plan: Plan, jobs: Mapping[str, Job] | None, submitted: Mapping[str, 
     tasks = plan.by_id()
     views: dict[str, TaskView] = {}
     for task in plan.tasks:
-        job = (jobs or {}).get(submitted.get(task.id, ""))
-        views[task.id] = _view(plan, task, job, jobs, [views[name] for name in task.needs if name in tasks])
+        name = submitted.get(task.id, "")
+        needs = [views[name] for name in task.needs if name in tasks]
+        views[task.id] = _view(plan, task, name, jobs, needs)
     return Overview(plan, tuple(views.values()))
 
 
 def _view(
-    plan: Plan, task: Task, job: Job | None, jobs: Mapping[str, Job] | None, needs: list[TaskView]
+    plan: Plan, task: Task, name: str, jobs: Mapping[str, Job] | None, needs: list[TaskView]
 ) -> TaskView:
     state = read_state(plan, task.id)
+    job = (jobs or {}).get(name)
     log = log_path(plan, task.id)
     facts: dict[str, Any] = {
         "id": task.id, "kind": task.kind, "label": task.label, "job": job.id if job else None,
@@ -115,7 +118,11 @@ def _view(
         return TaskView(
             condition=condition, detail=job.reason if condition == "queued" else "starting", **facts
         )
-    return _at_rest(plan, task, state, needs, facts)
+    resting = _at_rest(plan, task, state, needs, facts)
+    lost = never_began(plan, state, name) if name and jobs is not None else None
+    if lost is None or resting.condition not in {"waiting", "interrupted"}:
+        return resting
+    return replace(resting, condition="failed", detail=lost[0], log=str(lost[1]))
 
 
 def _at_rest(

@@ -120,7 +120,7 @@ def load_plan(path: Path) -> Plan:
         ) from error
 
 
-def find_plans(out: Path) -> list[Path]:
-    """Plan files below `OUT/grids`, the newest first."""
-    found = list((out / "grids").glob("*/plan.json"))
+def find_plans(out: Path, below: bool = False) -> list[Path]:
+    """Plan files in `OUT/grids`, or of the folders of runs `below` (`make demo` has `runs/demo`), the newest first."""
+    found = list(out.glob("*/grids/*/plan.json" if below else "grids/*/plan.json"))
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)

@@ -24,8 +24,8 @@ def console(stderr: bool = False) -> Console:
     return plain if plain.is_terminal else Console(stderr=stderr, highlight=False, width=160)
 
 
-def plan_table(view: Overview) -> RenderableType:
-    """What a grid consists of, per model, and how much of it is left."""
+def plan_table(view: Overview, workers: int | None = None) -> RenderableType:
+    """What a grid consists of, per model, and how much of it is left (for how many workers, where that is known)."""
     plan = view.plan
     table = Table()
     for title in ("model", "captures", "baselines", "runs", "done", "left"):
@@ -36,7 +36,7 @@ def plan_table(view: Overview) -> RenderableType:
     if len(models) > 1:
         table.add_section()
         table.add_row("all", *_counts([each for each in view.tasks if each.kind != "analysis"]), style="bold")
-    return Group(f"grid {plan.grid}", table, *_remarks(view))
+    return Group(f"grid {plan.grid}", table, *_remarks(view, workers))
 
 
 def status_table(view: Overview) -> RenderableType:
@@ -48,7 +48,7 @@ def status_table(view: Overview) -> RenderableType:
         if used
         else f"{duration(sum(e.seconds for e in view.tasks))} of work done"
     ]
-    if not view.complete and rest is not None:
+    if rest:
         caption.append(f"about {duration(rest)} of work left")
     table = Table()
     table.add_column("")
@@ -88,8 +88,8 @@ def live_view(view: Overview) -> RenderableType:
     return table
 
 
-def event_line(view: Overview, event: str, task: Task) -> str:
-    """One line of a log per start and end of a task."""
+def event_line(view: Overview, event: str, task: Task, workers: int) -> str:
+    """One line of a log per start and end of a task, with how long the rest takes."""
     each = next(each for each in view.tasks if each.id == task.id)
     left = (
         sum(view.count("capture", "baseline", "run").values())
@@ -99,7 +99,9 @@ def event_line(view: Overview, event: str, task: Task) -> str:
         return f"started  {task.kind:<8} {task.id}"
     text = f"{each.condition:<8} {task.kind:<8} {task.id}"
     if each.condition == "done":
-        return f"{text}  {duration(each.last_seconds or 0)}, {left} left"
+        rest = estimate(view, workers)
+        time = f", about {duration(rest)}" if rest else ""
+        return f"{text}  {duration(each.last_seconds or 0)}, {left} left{time}"
     return f"{text}  {each.detail}" + (f"  (log: {each.log})" if each.log else "")
 
 
@@ -109,7 +111,7 @@ def _counts(views: list[TaskView]) -> list[str]:
     return [*kinds, str(done), str(len(views) - done)]
 
 
-def _remarks(view: Overview) -> list[str]:
+def _remarks(view: Overview, workers: int | None) -> list[str]:
     plan = view.plan
     shared = sum(task.gradient_tokens for task in plan.tasks)
     lines: list[str] = []
@@ -123,9 +125,10 @@ def _remarks(view: Overview) -> list[str]:
     done = view.count("capture", "baseline", "run")["done"]
     if done:
         lines.append(f"reused: {done} finished tasks")
-    rest = estimate(view)
+    rest = estimate(view, workers or 1)
     if rest:
-        lines.append(f"estimate: {duration(rest)} of work left, one task after another")
+        how = "one task after another" if workers in (None, 1) else f"{workers} workers side by side"
+        lines.append(f"estimate: {duration(rest)} left, {how}")
     elif rest is None:
         lines.append("estimate: unknown until the first tasks are done")
     return lines

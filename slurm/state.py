@@ -120,8 +120,13 @@ def finished(plan: Plan, task: Task) -> bool:
         return False
     if task.kind == "analysis":
         return state.inputs == record_digest(plan)
+    return set(task.counts) <= set(state.covers) and captures_exist(plan)
+
+
+def captures_exist(plan: Plan) -> bool:
+    """Whether any capture lies in the cache: a state that says so of an emptied one is out of date."""
     cache = Path(plan.out) / "cache" / "captures"
-    return set(task.counts) <= set(state.covers) and cache.is_dir() and any(cache.iterdir())
+    return cache.is_dir() and any(cache.iterdir())
 
 
 def failure(plan: Plan, task: Task) -> str | None:

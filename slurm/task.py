@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from eval.code import code_fingerprint
-from eval.record import FAILED, RECORD, Failure, RunRecord, write_record
+from eval.record import FAILED, RECORD
 from pruning.errors import SecateurError
 from pruning.files import read_json
 from slurm import queue
@@ -25,6 +25,7 @@ from slurm.state import (
     State,
     TaskState,
     beat,
+    captures_exist,
     claim_folder,
     failed_line,
     failure,
@@ -37,6 +38,7 @@ from slurm.state import (
     state_path,
     write_state,
 )  # fmt: skip
+from slurm.unstarted import NOT_BEGUN, record_failure
 from slurm.worker import Signals, how_it_ended, last_words, work
 
 DONE, FAIL, BLOCKED, CONTINUE = 0, 1, 3, 75
@@ -129,7 +131,10 @@ class Doing:
             claim.beat()
             beat(self.plan, self.task.id)
 
-        code = work(self.plan, self.task, self.signals, sign_of_life, HEARTBEAT)
+        try:
+            code = work(self.plan, self.task, self.signals, sign_of_life, HEARTBEAT)
+        except OSError as error:
+            return self._failed("NotStarted", f"the worker cannot be started: {error}")
         if self._succeeded(code):
             covers = set(self.task.counts) | set(self.before.covers if self.before else ())
             self._write("done", code=code, covers=tuple(sorted(covers)), inputs=inputs)
@@ -141,7 +146,7 @@ class Doing:
     def _succeeded(self, code: int) -> bool:
         if self.task.kind in ("run", "baseline"):
             return (run_folder(self.plan, self.task.id) / RECORD).is_file()
-        return code == 0
+        return code == 0 and (self.task.kind == "analysis" or captures_exist(self.plan))
 
     def _died(self, code: int, began: float) -> int:
         """The worker has failed: keep its own words, or say how it ended."""
@@ -151,20 +156,14 @@ class Doing:
             return FAIL
         words = last_words(log_path(self.plan, self.task.id))
         if code == 0:
-            words = (
-                f"no {RECORD} under this name; code or data changed since the plan: run `secateur grid` again"
-            )
+            what = "no capture was written" if self.task.kind == "capture" else f"no {RECORD} under this name"
+            words = f"{what}; code, data or the worker changed since the plan: run `secateur grid` again"
         kind = "Killed" if code < 0 else "WorkerError"
         return self._failed(kind, how_it_ended(code) + (f": {words}" if words else ""), code)
 
     def _failed(self, kind: str, message: str, code: int | None = None) -> int:
         """Write a failure where a run's row is looked for, and into the state."""
-        if self.task.kind in ("run", "baseline"):
-            record = RunRecord(
-                run_id=self.task.id, kind="dense" if self.task.kind == "baseline" else "pruned", status="failed",
-                error=Failure(stage="worker", type=kind, message=message), config=self.task.config or {}, card={},
-            )  # fmt: skip
-            write_record(run_folder(self.plan, self.task.id), record)
+        record_failure(self.plan, self.task, kind, message)
         self._write("failed", code=code, error=f"{kind}: {message}")
         return FAIL
 
@@ -187,6 +186,8 @@ class Doing:
             return CONTINUE
         if self.claimed:
             self._write("interrupted", code=code)
+        elif job is not None:
+            print(NOT_BEGUN)
         return CONTINUE
 
     def _was_done(self) -> int:

@@ -2,7 +2,7 @@
 
 import yaml
 
-from eval.cli import offline
+from eval.cli import offline, usage
 from eval.speed.config import settings, subject
 from eval.speed.subjects import variants
 from pruning.compose import options
@@ -33,10 +33,10 @@ examples:
 
 def bench(argv: list[str]) -> int:
     """Measure all settings that the words ask for; 0 when every cell was measured."""
-    if {"-h", "--help"} & set(argv):
+    if (code := usage(argv)) is not None:
         names = {f"{g}s": ", ".join(options(g)) for g in ("model", "method")}
         print(HELP.format(**names, benches=", ".join(options("bench"))))
-        return 0
+        return code
     flags = {word for word in argv if word in {"--cfg", "--dry-run", "-v", "--verbose"}}
     words = [word for word in argv if word not in flags]
     unknown = [word for word in words if word.startswith("-")]

@@ -10,8 +10,8 @@ from eval.speed.config import SpeedConfig, dense_of, is_pruned
 from pruning.compose import amend, compose, register
 from pruning.config import validate
 from pruning.errors import ConfigError
-from pruning.overrides import exists, parse, write
 from pruning.naming import folder_name
+from pruning.overrides import exists, parse, write
 
 PLAN = "plan.json"
 FROM_RUN = ("model", "calibration", "method", "taylor", "capture", "budget", "guard", "seed")

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+import secateur
 from eval.measure import content_identity, measure
+from eval.record import read_record
 from eval.store import Store
 from tests.eval.conftest import make_model
 from tests.eval.measuring import assert_same, config, values
@@ -157,3 +159,33 @@ def test_merging_keeps_what_other_processes_wrote(tmp_path: Path) -> None:
     assert found.tolist() == [True] * (MERGE_ABOVE + 2) + [False, True]
     assert values.tolist() == [*(-float(i) for i in range(MERGE_ABOVE + 2)), 0.0, -9.0]
     assert greedy.tolist() == [False] * (MERGE_ABOVE + 3) + [True]
+
+
+def test_counters_tell_of_this_call_or_of_all(root: Path, tmp_path: Path) -> None:
+    """As docs/evaluation.md says: a second call that finds everything has computed nothing, and its result is equal."""
+    words = [
+        "run",
+        "model=tiny_llama",
+        "taylor.num_samples=8",
+        "eval.tasks=[boolq]",
+        "eval.limit=4",
+        "progress=false",
+    ]
+    words += ["eval.ppl.max_tokens=600", "eval.baseline=false", "device=cpu", f"out={tmp_path}"]
+    records = []
+    for _ in range(2):
+        assert secateur.main(words) == 0
+        (path,) = tmp_path.glob("*/record.json")
+        records.append(read_record(path.parent))
+        path.unlink()
+    first, second = (record.counters for record in records)
+    assert records[0].metrics == records[1].metrics
+    assert first["requests"] == second["requests"] > 0
+    assert (first["requests_computed"], first["requests_reused"]) == (first["requests"], 0)
+    assert (second["requests_computed"], second["requests_reused"]) == (0, first["requests"])
+    assert (first["capture"], second["capture"]) == ("computed", "reused")
+    for name in ("forward_tokens", "backward_tokens", "eval_forward_tokens"):
+        assert first[name] > 0, name
+        assert second[name] == 0, name
+    page = (root / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert not [name for name in first if f"{name}`" not in page], "every counter is explained"
