@@ -32,8 +32,8 @@ def available(device: torch.device) -> bool:
 
 @lru_cache(maxsize=1)
 def compiled() -> Any:
-    """The compiled kernel; lengths and KV groups are dynamic."""
-    return torch.compile(flex_attention, dynamic=True)
+    """The compiled kernel; lengths and KV groups are dynamic. Too many graphs are an error, not a slow way out."""
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True)
 
 
 def attend(

@@ -194,8 +194,8 @@ class TreeScorer:
         reasons: list[str] = []
         for kind in self._kinds:
             try:
-                if kind == "flex" and self._warm is not None:
-                    self._warm.result()
+                if kind == "flex" and self._warm is not None and (failure := self._warm.exception()):
+                    raise UnsupportedAttention(str(failure)) from failure
                 self._prove(kind)
             except (UnsupportedAttention, RuntimeError, NotImplementedError, LookupError) as error:
                 self._kind = None

@@ -31,7 +31,7 @@ from pruning.importance.scores import final_scores
 from pruning.models.loading import LoadedModel, load
 from pruning.world.bundle import MODELS
 from tests.pruning.brute import plain_greedy_costs
-from tests.pruning.conftest import build
+from tests.pruning.conftest import build, text
 from tests.pruning.test_least_squares import problem
 
 REAL = ("stories260K", "babyllama-tok105-940K")
@@ -204,6 +204,26 @@ def test_costs_that_are_not_finite_are_refused(value: float) -> None:
     weight[1, 2] = value
     with pytest.raises(NumericsError):
         greedy_costs(weight, torch.eye(4), None, 4)
+
+
+@pytest.mark.parametrize("segments", [1, 2, 4])
+def test_scores_are_computed_once_per_snapshot_and_block(segments: int) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def score(view: ProjectionView) -> torch.Tensor | None:
+        if view.gram is not None:
+            seen.append((view.tokens, view.layer))
+        return None
+
+    samples, counting = text(6), Estimator("counting", Level.CURVATURE, score, "counts")
+    config, taylor = (
+        CaptureConfig(priors=(), segments=segments),
+        TaylorConfig(seq_len=20, num_samples=6, batch_size=1),
+    )
+    run_capture(build("llama"), samples, config, taylor, Level.CURVATURE, [2, 6], [counting])
+    assert sorted(seen) == sorted(
+        (count * 20, layer) for count in (2, 6) for layer in range(4) for _ in range(2)
+    )
 
 
 class _SeenError(Exception):
