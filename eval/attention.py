@@ -4,7 +4,7 @@ Node i sees node j exactly when `j <= i < end[j]`; with a sliding window of W al
 < W`. No mask function is registered under our name, so Transformers builds no mask of its own.
 
 Ways to compute it: `gather` (each tree becomes a padded row of a batched SDPA), `flex` (FlexAttention with a
-block mask, on CUDA), `eager` (one dense softmax over the pack, the reference).
+block mask, chosen on CUDA), `eager` (one dense softmax over the pack, the reference).
 
 T tokens of a pack, H query heads, K key/value heads, d head width, M trees, S longest tree.
 """
@@ -91,17 +91,9 @@ class TreeMask:
         """FlexAttention block mask of the whole pack."""
         key = ("block", window)
         if key not in self._forms:
-            from torch.nn.attention.flex_attention import create_block_mask
+            from eval.attention_flex import tree_mask
 
-            ends, positions = self.ends, self.positions
-
-            def visible(_b: Any, _h: Any, query: Any, key_: Any) -> Any:
-                seen = (key_ <= query) & (query < ends[key_])
-                return seen if window is None else seen & (positions[query] - positions[key_] < window)
-
-            self._forms[key] = create_block_mask(
-                visible, None, None, self.tokens, self.tokens, device=str(ends.device)
-            )
+            self._forms[key] = tree_mask(self.ends, self.positions, window)
         return self._forms[key]
 
     def to(self, device: torch.device) -> "TreeMask":
@@ -158,10 +150,9 @@ def forward(
     if mask.kind == "gather":
         return _gathered(query, key, value, mask, window, scaling), None
     if mask.kind == "flex":
-        from eval.attention_flex import compiled
+        from eval.attention_flex import attend
 
-        out = compiled()(query, key, value, block_mask=mask.block(window), scale=scaling, enable_gqa=True)
-        return out.transpose(1, 2).contiguous(), None
+        return attend(query, key, value, mask.block(window), scaling), None
     return _eager(query, key, value, mask, window, scaling), None
 
 

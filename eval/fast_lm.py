@@ -59,9 +59,23 @@ class FastLM(StoredHFLM):
         try:
             self.scorer = TreeScorer(self.model, kind=kind, budget=budget)
         except (NotSeparable, UnsupportedAttention) as error:
-            self.used = f"hflm ({error})"
-            log.warning("%s is scored by lm-eval's HFLM: %s", type(self.model).__name__, error)
+            self._give_up(error)
         self.model.train(training)
+
+    def _give_up(self, reason: Exception) -> None:
+        """Leave the model to HFLM."""
+        self.scorer = None
+        self.used = f"hflm ({reason})"
+        log.warning("%s is scored by lm-eval's HFLM: %s", type(self.model).__name__, reason)
+
+    def _settled(self) -> bool:
+        """Whether trees score this model, now that its kernel is there."""
+        try:
+            if self.scorer is not None:
+                self.scorer.settle()
+        except UnsupportedAttention as error:
+            self._give_up(error)
+        return self.scorer is not None
 
     def compute(
         self,
@@ -79,6 +93,9 @@ class FastLM(StoredHFLM):
         name = f"{tokenizer_identity(self.tokenizer)}-{self.prefix_token_id}-{self.add_bos_token}"
         key = plan_key(keys, name, self.max_length, rule)
         trees = get_plan(key, self.cache, lambda: encode_pairs(self, pairs), self.max_length, rule)
+        if not self._settled():  # asked only now: a kernel is compiled while requests are tokenised
+            super().compute(pairs, keys, found, values, greedy)
+            return
         self.counters["requests_clipped"] += int(trees.clipped[0])
         needed = np.zeros(int(trees.inverse.max()) + 1, dtype=bool)
         needed[trees.inverse[~found]] = True
@@ -152,7 +169,7 @@ class FastLM(StoredHFLM):
         disable_tqdm: bool = False,
         **options: Any,
     ) -> list[tuple[float, bool]]:
-        if self.scorer is None:
+        if self.scorer is None or not self._settled():
             return super()._loglikelihood_tokens(requests, disable_tqdm, **options)  # pyright: ignore[reportPrivateUsage]  the hook
         encoded: list[Encoded] = [(context, continuation) for _, context, continuation in requests]
         trees = build_trees(encoded, self.max_length, MergeRule(self.scorer.rho))

@@ -8,6 +8,7 @@ R scored positions, E entries, U distinct requests, V vocabulary.
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from eval.attention import Kind, TreeMask, UnsupportedAttention, current, tree_attention
-from eval.attention_flex import available
+from eval.attention_flex import available, warm_up
 from eval.backbone import Backbone, difference, take_apart
 from eval.packs import Pack, group, make_pack
 from eval.trie import MergeRule, Trees, build_trees
@@ -48,8 +49,9 @@ class Scored:
 class TreeScorer:
     """A model prepared for scoring trees.
 
+    Where attention has to be compiled, that happens in the background; `settle` waits for it and ends the preparation.
+
     Attributes:
-        kind: How attention is computed.
         budget: Most tokens per pack; halves when memory runs out.
         forward_tokens: Tokens that went through the model so far.
 
@@ -66,9 +68,30 @@ class TreeScorer:
             budget or _budgets.get(device.type) or (CPU_TOKENS if device.type == "cpu" else DEVICE_TOKENS)
         )
         self.forward_tokens = 0
-        self.kind: Kind = kind or self._choose()
-        if kind is not None:
-            self._prove(kind)
+        self._kinds: list[Kind] = [kind] if kind is not None else _kinds(device)
+        self._kind: Kind | None = None
+        self._warm: Future[None] | None = None
+        if "flex" in self._kinds:
+            self._warm = warm_up(
+                self.backbone.decoder, device, next(self.backbone.decoder.parameters()).dtype
+            )
+        else:
+            self.settle()
+
+    @property
+    def kind(self) -> Kind:
+        """How attention is computed."""
+        return self._kind or self.settle()
+
+    def settle(self) -> Kind:
+        """Choose the fastest way to compute attention that agrees with the model's own, once.
+
+        Raises:
+            UnsupportedAttention: There is none.
+        """
+        if self._kind is None:
+            self._kind = self._choose()
+        return self._kind
 
     @property
     def rho(self) -> float:
@@ -167,13 +190,15 @@ class TreeScorer:
         return torch.cat(values), torch.cat(hits)
 
     def _choose(self) -> Kind:
-        """The fastest way that agrees with the model's own attention."""
-        kinds: list[Kind] = ["flex", "gather"] if available(self.backbone.device) else ["gather"]
+        """The first way that agrees with the model's own attention."""
         reasons: list[str] = []
-        for kind in kinds:
+        for kind in self._kinds:
             try:
+                if kind == "flex" and self._warm is not None and (failure := self._warm.exception()):
+                    raise UnsupportedAttention(str(failure)) from failure
                 self._prove(kind)
             except (UnsupportedAttention, RuntimeError, NotImplementedError, LookupError) as error:
+                self._kind = None
                 reasons.append(f"{kind}: {error}")
                 log.info("tree attention by %s is not used: %s", kind, error)
             else:
@@ -183,7 +208,7 @@ class TreeScorer:
     @torch.inference_mode()
     def _prove(self, kind: Kind) -> None:
         """Compare logits over a small branching pack with the model's own on each sequence."""
-        self.kind = kind
+        self._kind = kind
         vocabulary = int(self.model.config.get_text_config().vocab_size)
         window = getattr(self.model.config.get_text_config(), "sliding_window", None) or 0
         length = max(12, window + 6 if window <= 256 else 0)
@@ -207,6 +232,11 @@ class TreeScorer:
                 raise UnsupportedAttention(
                     f"logits differ from the model's own by {worst:.3g} (limit {limit:.3g})"
                 )
+
+
+def _kinds(device: torch.device) -> list[Kind]:
+    """Ways to compute attention that this device has, fastest first."""
+    return ["flex", "gather"] if available(device) else ["gather"]
 
 
 def _path(pack: Pack, sequence: list[int]) -> list[int]:

@@ -23,19 +23,20 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pruning import least_squares
 from pruning.compensation.walk import activations, advance, start
 from pruning.config_method import CompensationConfig
+from pruning.greedy_removal import greedy_costs
 from pruning.memory import Meter
 from pruning.models.adapter import Structure, adapter_for
 
 HIDDEN, CHANNELS, HEADS, KV_HEADS, LAYERS = 4096, 14336, 32, 8, 32
 FEATURES: dict[Structure, int] = {"attention": HIDDEN, "mlp": CHANNELS}
 KEPT = {"attention": 6 / 8, "mlp": 0.8}
-INVERTED = (3584, 7168)
-"""Widths at which a Gram matrix is inverted; the inverse at 14336 follows by F^3."""
+NARROW = (3584, 7168)
+"""Channels at which the MLP's greedy costs are measured; those of 14336 follow by F^3."""
 CALIBRATION = 256 * 128
 STEPS = (
     "gram/attention/float32", "gram/mlp/float32", "gram/attention/float64", "gram/mlp/float64",
     "solve/attention", "solve/mlp", "greedy/attention",
-    *(f"greedy-inverse/mlp/{width}" for width in INVERTED), "greedy-round/mlp",
+    *(f"greedy/mlp/{width}" for width in NARROW),
 )  # fmt: skip
 Found = dict[str, float]
 
@@ -91,26 +92,12 @@ def solve_step(structure: Structure) -> Found:
     )
 
 
-def greedy_step(kind: str, structure: Structure, width: int) -> Found:
-    """All of the attention's greedy costs; of the MLP's one inverse (narrower), or one round at full width."""
-    gram = random_gram(width)
-    if kind == "greedy-inverse":
-        return measured(lambda: torch.linalg.inv(least_squares.damped(gram, 1e-4)), gram.nbytes)
-    weight, metric = torch.randn(HIDDEN, width, dtype=torch.float64), random_gram(HIDDEN)
-    if kind == "greedy":
-        return measured(
-            lambda: least_squares.greedy_costs(weight, gram, metric, KV_HEADS), gram.nbytes + metric.nbytes
-        )
-    inverse, weighed = gram, metric @ weight  # any regular matrix: speed is the same
-    at_once = -(-width // least_squares.ROUNDS)
-
-    def one_round() -> None:
-        """What `greedy_costs` does once for `at_once` units of one feature each."""
-        costs = least_squares.rises(weight, weighed, inverse, width)
-        gone = torch.topk(costs, at_once, largest=False).indices
-        least_squares.remove((weight, weighed), inverse, gone)
-
-    return measured(one_round, gram.nbytes + metric.nbytes)
+def greedy_step(structure: Structure, width: int) -> Found:
+    """All greedy costs: of 8 units of attention, or of MLP channels."""
+    gram, metric = random_gram(width), random_gram(HIDDEN)
+    weight = torch.randn(HIDDEN, width, dtype=torch.float64)
+    units = KV_HEADS if structure == "attention" else width
+    return measured(lambda: greedy_costs(weight, gram, metric, units), gram.nbytes + metric.nbytes)
 
 
 def measured(work: Callable[[], Any], given: int) -> Found:
@@ -130,7 +117,7 @@ def run_step(name: str, tokens: int) -> Found:
         return gram_step(structure, rest[0], tokens)
     if kind == "solve":
         return solve_step(structure)
-    return greedy_step(kind, structure, int(rest[0]) if rest else FEATURES[structure])
+    return greedy_step(structure, int(rest[0]) if rest else FEATURES[structure])
 
 
 def whole_model(found: dict[str, Found], tokens: int) -> dict[str, float]:
@@ -138,7 +125,6 @@ def whole_model(found: dict[str, Found], tokens: int) -> dict[str, float]:
     seconds = {name: value["cpu"] for name, value in found.items()}
     batches, hours = CALIBRATION / tokens, LAYERS / 3600
     solves = len(CompensationConfig().ridge) + 1  # every candidate on the fitting part, the best one on all
-    inverse = seconds[f"greedy-inverse/mlp/{INVERTED[-1]}"] * (CHANNELS / INVERTED[-1]) ** 3
     return {
         "Gram matrices, float32": (seconds["gram/attention/float32"] + seconds["gram/mlp/float32"])
         * batches
@@ -153,10 +139,7 @@ def whole_model(found: dict[str, Found], tokens: int) -> dict[str, float]:
         * (seconds["solve/attention"] + seconds["solve/mlp"])
         * hours,
         "surgeon, attention": seconds["greedy/attention"] * hours,
-        "surgeon, MLP (inverse by F^3, one round x 512)": (
-            inverse + least_squares.ROUNDS * seconds["greedy-round/mlp"]
-        )
-        * hours,
+        "surgeon, MLP (by F^3)": seconds[f"greedy/mlp/{NARROW[-1]}"] * (CHANNELS / NARROW[-1]) ** 3 * hours,
     }
 
 
@@ -169,7 +152,7 @@ def main(argv: list[str]) -> int:
         return 0
     console, found = Console(width=120), dict[str, Found]()
     for name in STEPS:
-        if name.split("/")[0].split("-")[0] in options["parts"].split(","):
+        if name.split("/")[0] in options["parts"].split(","):
             command = [sys.executable, "-m", "pruning.bench_refit", f"step={name}", f"tokens={tokens}"]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[name] = json.loads(done.stdout.splitlines()[-1])

@@ -1,21 +1,26 @@
-"""Closed forms on Gram matrices: ridge refits, and greedy removal with compensation. Pure tensor functions.
+"""Closed forms on Gram matrices: ridge refits and the cost of a block. Pure tensor functions.
 
-Shapes: F features, D outputs, U units (each a run of F / U features), A [F, T] of activations, G = A A^T [F, F].
+Shapes: F features, D outputs, n features that stay, A [F, T] of activations, G = A A^T [F, F].
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-
-ROUNDS = 512
-"""Rounds of a greedy removal: up to this many units go one at a time, more go in groups of equal size."""
 
 
 def damped(gram: torch.Tensor, ridge: float) -> torch.Tensor:
     """G + ridge x mean(diag G) x I, float64 [F, F]; all-zero features get a unit diagonal, so that it is invertible."""
-    diagonal = gram.diagonal()
-    extra = ridge * diagonal.mean() + (diagonal <= 0).to(gram) * (diagonal.mean() + (diagonal.mean() == 0))
-    return gram + torch.diag(extra)
+    found = gram.to(torch.float64, copy=True)
+    diagonal = found.diagonal()
+    mean = diagonal.mean()
+    diagonal += ridge * mean + (diagonal <= 0).double() * (mean + (mean == 0))
+    return found
+
+
+def principal(matrix: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Rows and columns of some features [n, n], in their order."""
+    return matrix.index_select(0, features).index_select(1, features)
 
 
 def ridge_refit(
@@ -33,18 +38,7 @@ def ridge_refit(
     Returns:
         V, float64 [D, len(kept)].
     """
-    inner = gram[kept][:, kept]
-    start = weight[:, kept].T
-    change = torch.linalg.solve(damped(inner, ridge), cross[kept] - inner @ start)
-    return (start + change).T
-
-
-def refit_error(
-    weight: torch.Tensor, gram: torch.Tensor, cross: torch.Tensor, kept: torch.Tensor
-) -> torch.Tensor:
-    """Sum over tokens of |V a_kept - y|^2 less the constant |y|^2; `weight` is V [D, len(kept)]."""
-    inner = gram[kept][:, kept]
-    return ((weight @ inner) * weight).sum() - 2 * (weight * cross[kept].T).sum()
+    return weight[:, kept] + NormalEquations.of(weight, (gram, cross), kept).change(ridge).T
 
 
 def best_refit(
@@ -68,78 +62,51 @@ def best_refit(
     """
     if held_out is None:
         return ridge_refit(weight, *fit, kept, candidates[0]), candidates[0]
-    errors = [
-        float(refit_error(ridge_refit(weight, *fit, kept, ridge), *held_out, kept)) for ridge in candidates
-    ]
+    equations, judge = NormalEquations.of(weight, fit, kept), NormalEquations.of(weight, held_out, kept)
+    errors = torch.stack([judge.error(equations.change(ridge)) for ridge in candidates]).tolist()
     ridge = candidates[min(range(len(errors)), key=errors.__getitem__)]
-    gram, cross = fit[0] + held_out[0], fit[1] + held_out[1]
-    return ridge_refit(weight, gram, cross, kept, ridge), ridge
+    equations.add(judge)
+    return weight[:, kept] + equations.change(ridge).T, ridge
 
 
-def greedy_costs(
-    weight: torch.Tensor, gram: torch.Tensor, metric: torch.Tensor | None, units: int, ridge: float = 1e-4
-) -> torch.Tensor:
-    """What each unit costs when the cheapest goes first and the others take over what they can.
+@dataclass(frozen=True)
+class NormalEquations:
+    """Normal equations of a refit of n kept features, in terms of the change C [n, D] of their columns' transpose.
 
-    Removing unit u and refitting the rest raises sum over tokens of e^T M e (e the output's error) by
-    tr(M W_u ([G^-1]_uu)^-1 W_u^T); W and G^-1 are updated after each removal (optimal brain surgeon on groups:
-    Hassibi & Stork 1993; ZipLM, Kurtic et al. 2023, arXiv 2302.04089).
-
-    Args:
-        weight: W [D, F].
-        gram: G [F, F].
-        metric: M [D, D], the weight of output errors; None is the identity.
-        units: U.
-        ridge: Damping of G, relative to the mean of its diagonal.
-
-    Returns:
-        float64 [U]: the rise at the unit's turn, made ascending in the order of removal.
+    Attributes:
+        gram: G of the kept features [n, n], without ridge.
+        gap: cross - G W_kept^T [n, D], what the weights as they are leave undone.
     """
-    weight = weight.double() * (gram.diagonal() > 0)  # what is never active costs nothing
-    inverse = torch.linalg.inv(damped(gram.double(), ridge))
-    weighed = weight.clone() if metric is None else metric.double() @ weight  # M W, kept up to date like W
-    size = weight.shape[1] // units
-    alive = torch.ones(units, dtype=torch.bool, device=weight.device)
-    costs = torch.zeros(units, dtype=torch.float64, device=weight.device)
-    at_once = -(-units // ROUNDS)
-    floor = 0.0
-    while bool(alive.any()):
-        found = rises(weight, weighed, inverse, units).masked_fill(~alive, float("inf"))
-        go = torch.topk(found, min(at_once, int(alive.sum())), largest=False).indices
-        for unit in go.tolist():
-            floor = max(floor, float(found[unit]))
-            costs[unit] = floor
-        alive[go] = False
-        remove(
-            (weight, weighed), inverse, (go[:, None] * size + torch.arange(size, device=go.device)).flatten()
-        )
-    return costs
 
+    gram: torch.Tensor
+    gap: torch.Tensor
 
-def rises(weight: torch.Tensor, weighed: torch.Tensor, inverse: torch.Tensor, units: int) -> torch.Tensor:
-    """tr(M W_u ([G^-1]_uu)^-1 W_u^T) of every unit, float64 [U]; `weighed` is M W [D, F]."""
-    size = weight.shape[1] // units
-    if size == 1:
-        return (weight * weighed).sum(0) / inverse.diagonal()
-    columns = weight.T.reshape(units, size, -1)
-    inner = columns @ weighed.T.reshape(units, size, -1).transpose(1, 2)
-    blocks = inverse.reshape(units, size, units, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    return torch.linalg.solve(blocks, inner).diagonal(dim1=1, dim2=2).sum(1)
+    @classmethod
+    def of(
+        cls, weight: torch.Tensor, moments: tuple[torch.Tensor, torch.Tensor], kept: torch.Tensor
+    ) -> "NormalEquations":
+        """The equations of some tokens, from their (G, cross)."""
+        gram = principal(moments[0], kept)
+        return cls(gram, moments[1][kept] - gram @ weight[:, kept].T)
 
+    def change(self, ridge: float) -> torch.Tensor:
+        """C: by Cholesky, or by LU where rounding has made the matrix indefinite."""
+        triangle, info = torch.linalg.cholesky_ex(damped(self.gram, ridge))
+        if int(info) == 0:
+            return torch.cholesky_solve(self.gap, triangle)
+        return torch.linalg.solve(damped(self.gram, ridge), self.gap)
 
-def remove(matrices: Sequence[torch.Tensor], inverse: torch.Tensor, gone: torch.Tensor) -> None:
-    """Take features out of W and M W [D, F] and of G^-1 [F, F], in place; their block of G^-1 becomes the identity."""
-    rows = torch.linalg.solve(inverse[gone][:, gone], inverse[gone])
-    for matrix in matrices:
-        matrix -= matrix[:, gone] @ rows
-        matrix[:, gone] = 0
-    inverse -= inverse[:, gone] @ rows
-    inverse[gone] = 0
-    inverse[:, gone] = 0
-    inverse[gone, gone] = 1
+    def error(self, change: torch.Tensor) -> torch.Tensor:
+        """Sum over tokens of |V a_kept - y|^2, less the same for the weights as they are."""
+        return (change * (self.gram @ change - 2 * self.gap)).sum()
+
+    def add(self, other: "NormalEquations") -> None:
+        """Count another set of tokens in."""
+        self.gram.add_(other.gram)
+        self.gap.add_(other.gap)
 
 
 def block_cost(weight: torch.Tensor, gram: torch.Tensor, metric: torch.Tensor) -> torch.Tensor:
-    """tr(M W G W^T): what the whole block costs without compensation, on the same scale."""
-    weight = weight.double()
-    return ((metric.double() @ weight) * (weight @ gram.double())).sum()
+    """tr(M W G W^T): what a whole block costs without compensation, on the scale of `greedy_costs`."""
+    wide = weight.double()
+    return ((metric.to(wide) @ wide) * (wide @ gram.to(wide))).sum()

@@ -92,13 +92,13 @@ def accumulated_statistics(tracked: Sequence[Tracked], workers: Workers) -> torc
 def _activations(workers: Workers, site: Site | None, projection: Projection) -> dict[str, Any]:
     if site is None or projection.axis != 1:
         return {}
-    total = workers.sum
+    total, device = workers.sum, site.total.device  # with `capture.offload` the matrices wait on the host
     return {
         "activation_sum": total(site.total),
         "activation_squares": total(site.squares),
         "gate": total(site.gate),
-        "gram": None if site.gram is None else total(site.gram),
-        "curvature": None if site.curvature is None else total(site.curvature),
+        "gram": None if site.gram is None else total(site.gram).to(device),
+        "curvature": None if site.curvature is None else total(site.curvature).to(device),
     }
 
 

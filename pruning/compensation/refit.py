@@ -33,7 +33,7 @@ BATCH_TOKENS = 4096
 class Moments:
     """Sums over tokens, float64: Gram matrix [F, F], cross moments with the target [F, D], activation [F].
 
-    A bias needs the activation alone; its other sums stay zero.
+    A bias needs the activation alone; its other sums are empty.
     """
 
     gram: torch.Tensor
@@ -155,12 +155,14 @@ class _Fit:
             part.tokens += len(flat)
             if self.config.kind == "bias":
                 continue
-            part.gram += flat.T @ flat
+            part.gram.addmm_(flat.T, flat)
             if self.config.target > 0:
                 goal = dense.states[batch].to(self.device) - state
-                part.cross += flat.T @ (goal - added).flatten(0, 1).double() * self.config.target
+                gap = (goal - added).flatten(0, 1).double()
+                part.cross.addmm_(flat.T, gap, alpha=self.config.target)
         for part in parts:
-            part.cross += part.gram @ self.weight.T
+            if self.config.kind != "bias":
+                part.cross.addmm_(part.gram, self.weight.T)
             if not bool(torch.isfinite(part.total).all() & torch.isfinite(part.cross).all()):
                 raise NumericsError(
                     f"{self.adapter.output(self.structure).path}: an activation is NaN or infinite; "
@@ -187,11 +189,12 @@ class _Fit:
         self.output.bias.add_((self.weight[:, gone] @ (fit.total[gone] / fit.tokens)).to(self.output.bias))
 
     def _empty(self) -> Moments:
-        features, hidden = self.weight.shape[1], self.weight.shape[0]
+        hidden, features = self.weight.shape
+        rows = 0 if self.config.kind == "bias" else features
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.device}
         return Moments(
-            torch.zeros(features, features, **options),
-            torch.zeros(features, hidden, **options),
+            torch.zeros(rows, rows, **options),
+            torch.zeros(rows, hidden, **options),
             torch.zeros(features, **options),
         )
 

@@ -85,29 +85,6 @@ def test_every_kernel_and_budget(kind: Any, budget: int, tokenizer: Any) -> None
     assert_equal(score_pairs(fast, PAIRS), oracle(model, tokenizer, PAIRS))
 
 
-def test_flex_mask_on_cpu(tokenizer: Any) -> None:
-    """The block mask of the CUDA path, run uncompiled, where it needs no GPU."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    from eval.attention import TreeMask
-    from eval.packs import make_pack
-    from eval.trie import MergeRule, build_trees
-
-    rng = np.random.default_rng(0)
-    base = rng.integers(0, 300, 30).tolist()
-    encoded = [(base[:n], rng.integers(0, 300, 5).tolist()) for n in (30, 30, 20, 12, 30)]
-    trees = build_trees(encoded, 64, MergeRule(1e9, min_share=1))
-    pack = make_pack(trees, np.arange(len(trees.sizes)))
-    mask = TreeMask(pack, torch.device("cpu"), "flex")
-    query, key, value = (torch.randn(1, 2, pack.tokens, 16) for _ in range(3))
-    for window in (None, 7):
-        expected = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask.dense(window)[None, None]
-        )
-        ours = flex_attention(query, key, value, block_mask=mask.block(window))
-        assert (ours - expected).abs().max() < 2e-5
-
-
 def test_bfloat16_is_within_hflm_batch_noise(tokenizer: Any) -> None:
     model = make_model("llama").bfloat16()
     reference = make_model("llama")

@@ -3,6 +3,8 @@
 import torch
 from torch.nn.functional import cross_entropy
 
+from pruning.greedy_removal import ROUNDS
+from pruning.least_squares import damped
 from pruning.models.adapter import STRUCTURES
 from pruning.models.loading import LoadedModel
 
@@ -47,3 +49,43 @@ def brute_taylor(
                             value += float(0.5 * (w[cut] ** 2 * h[cut]).abs().sum().detach())
                 found[structure].append(value)
     return {s: torch.tensor(v, dtype=torch.float64) for s, v in found.items()}
+
+
+def plain_greedy_costs(
+    weight: torch.Tensor, gram: torch.Tensor, metric: torch.Tensor | None, units: int, ridge: float = 1e-4
+) -> torch.Tensor:
+    """`greedy_costs` with W, M W and G^-1 rewritten whole after every removal, float64, inverse by LU."""
+    weight = weight.double() * (gram.diagonal() > 0)
+    inverse = torch.linalg.inv(damped(gram, ridge))
+    weighed = weight.clone() if metric is None else metric.double() @ weight
+    size = weight.shape[1] // units
+    alive, costs = torch.ones(units, dtype=torch.bool), torch.zeros(units, dtype=torch.float64)
+    floor = 0.0
+    while bool(alive.any()):
+        found = _rises(weight, weighed, inverse, units).masked_fill(~alive, float("inf"))
+        for unit in torch.topk(
+            found, min(-(-units // ROUNDS), int(alive.sum())), largest=False
+        ).indices.tolist():
+            floor = max(floor, float(found[unit]))
+            costs[unit], alive[unit] = floor, False
+            gone = torch.arange(unit * size, (unit + 1) * size)
+            rows = torch.linalg.solve(inverse[gone][:, gone], inverse[gone])
+            for matrix in (weight, weighed):
+                matrix -= matrix[:, gone] @ rows
+                matrix[:, gone] = 0
+            inverse -= inverse[:, gone] @ rows
+            inverse[gone], inverse[:, gone] = 0, 0
+            inverse[gone, gone] = 1
+    return costs
+
+
+def _rises(weight: torch.Tensor, weighed: torch.Tensor, inverse: torch.Tensor, units: int) -> torch.Tensor:
+    """tr(M W_u ([G^-1]_uu)^-1 W_u^T), unit by unit."""
+    size = weight.shape[1] // units
+    if size == 1:
+        return (weight * weighed).sum(0) / inverse.diagonal()
+    found: list[torch.Tensor] = []
+    for unit in range(units):
+        part = slice(unit * size, (unit + 1) * size)
+        found.append(torch.linalg.solve(inverse[part, part], weight[:, part].T @ weighed[:, part]).trace())
+    return torch.stack(found)
