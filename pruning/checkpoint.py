@@ -33,7 +33,8 @@ def save_pruned(
     """
     if folder.exists():
         raise StorageError(f"{folder} exists already; delete it or choose another out=DIR")
-    kind = f"{PREFIX}{_stock_class(model).__name__}"
+    stock = _stock_class(model).__name__
+    kind = f"{PREFIX}{stock}"
     decoder: Any = MODEL_MAPPING[type(model.config)]
     base = f"{PREFIX}{decoder.__name__}"
     place = Path(CODE).stem
@@ -46,7 +47,7 @@ def save_pruned(
         shutil.copyfile(modeling_pruned.__file__, temporary / CODE)
         plan.save(temporary / "plan.json")
         write_json(temporary / "provenance.json", provenance)
-        write_card(temporary, base.__name__.removesuffix("ForCausalLM"), plan, provenance)
+        write_card(temporary, stock.removesuffix("ForCausalLM"), plan, provenance)
     return folder
 
 
