@@ -59,7 +59,7 @@ class FusedSums:
     def unsound(self) -> int | None:
         """See `SiteSums`."""
         known = [self._seen] if self._products is None else [self._seen, self._products]
-        if bool(torch.stack([torch.isfinite(sums).all() for sums in known]).all()):
+        if bool(torch.isfinite(torch.stack([sums.sum() for sums in known])).all()):
             return None
         for number, (features, units) in enumerate(zip(self._features, self._units, strict=True)):
             own = [self._seen[:, features]] + ([] if self._products is None else [self._products[:, units]])

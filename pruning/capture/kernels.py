@@ -30,19 +30,20 @@ def fold_kernel(
         squares: float32, sums of (w x g)^2 over a program's columns [programs across, R] (`AXIS` 0) or over its rows
             [programs down, C] (1).
     """
-    across = tl.cdiv(columns, COLUMNS * STEPS) if AXIS == 0 else tl.cdiv(columns, COLUMNS)
-    program = tl.program_id(0)
+    high: tl.constexpr = ROWS if AXIS == 0 else ROWS * STEPS
+    wide: tl.constexpr = COLUMNS * STEPS if AXIS == 0 else COLUMNS
+    program, across = tl.program_id(0), (columns + wide - 1) // wide
     down, beside = program // across, program % across
-    row = down * (ROWS if AXIS == 0 else ROWS * STEPS)
-    column = beside * (COLUMNS * STEPS if AXIS == 0 else COLUMNS)
+    row, column = down * high, beside * wide
+    left = (columns - column + COLUMNS - 1) // COLUMNS if AXIS == 0 else (rows - row + ROWS - 1) // ROWS
     r, c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     absolute = tl.full([], 0.0, tl.float64)
     total = tl.full([], 0.0, tl.float64)
     second = tl.full([], 0.0, tl.float64)
     largest = tl.full([], -INFINITY, tl.float32)
     smallest = tl.full([], INFINITY, tl.float32)
-    found = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for _ in range(STEPS):
+    found = tl.full([ROWS, COLUMNS], 0.0, tl.float32)
+    for _ in range(tl.minimum(left, STEPS)):
         inside = (row + r < rows)[:, None] & (column + c < columns)[None, :]
         at = row.to(tl.int64) * columns + column + (r[:, None] * columns + c[None, :])
         g = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
@@ -53,10 +54,10 @@ def fold_kernel(
         if SQUARES:
             product = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32) * good
             found += product * product
-        high, low = tl.max(tl.where(inside, g, -INFINITY)), tl.min(tl.where(inside, g, INFINITY))
-        largest, smallest = tl.maximum(largest, high), tl.minimum(smallest, low)
+        top, bottom = tl.max(tl.where(inside, g, -INFINITY)), tl.min(tl.where(inside, g, INFINITY))
+        largest, smallest = tl.maximum(largest, top), tl.minimum(smallest, bottom)
         # a power of two for each tile keeps float32 sums of its squares from overflow and underflow
-        size = tl.maximum(high, -low)
+        size = tl.maximum(top, -bottom)
         unit = tl.where(size > HUGE, 1.0 / SHIFT, tl.where(size < TINY, SHIFT, 1.0)).to(tl.float32)
         back = tl.where(size > HUGE, SHIFT, tl.where(size < TINY, 1.0 / SHIFT, 1.0)).to(tl.float64)
         scaled = g * unit
@@ -89,9 +90,9 @@ def moments_kernel(parts, starts, moments, BLOCK: tl.constexpr):
     """Moments [P, 5] of P tensors from those of the programs that walked over them; `starts` [P + 1] parts them."""
     number = tl.program_id(0)
     start, stop = tl.load(starts + number), tl.load(starts + number + 1)
-    absolute = tl.zeros([BLOCK], tl.float64)
-    total = tl.zeros([BLOCK], tl.float64)
-    second = tl.zeros([BLOCK], tl.float64)
+    absolute = tl.full([BLOCK], 0.0, tl.float64)
+    total = tl.full([BLOCK], 0.0, tl.float64)
+    second = tl.full([BLOCK], 0.0, tl.float64)
     largest = tl.full([BLOCK], -INFINITY, tl.float64)
     smallest = tl.full([BLOCK], INFINITY, tl.float64)
     for first in range(start, stop, BLOCK):
@@ -121,8 +122,8 @@ def sums_kernel(
     """
     part, across = tl.program_id(0), tl.program_id(1)
     columns = across * COLUMNS + tl.arange(0, COLUMNS)
-    first = tl.zeros([ROWS, COLUMNS], tl.float32)
-    second = tl.zeros([ROWS, COLUMNS], tl.float32)
+    first = tl.full([ROWS, COLUMNS], 0.0, tl.float32)
+    second = tl.full([ROWS, COLUMNS], 0.0, tl.float32)
     for step in range(STEPS):
         rows = (part * STEPS + step) * ROWS + tl.arange(0, ROWS)
         counts = rows < tokens
@@ -146,7 +147,7 @@ def products_kernel(
     """Sums of `factor` x activation x slope [B, T, F] over `STEPS` x `ROWS` tokens: float32 [B, parts, F]."""
     part, across, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     columns = across * COLUMNS + tl.arange(0, COLUMNS)
-    found = tl.zeros([ROWS, COLUMNS], tl.float32)
+    found = tl.full([ROWS, COLUMNS], 0.0, tl.float32)
     for step in range(STEPS):
         rows = (part * STEPS + step) * ROWS + tl.arange(0, ROWS)
         at = (sample.to(tl.int64) * tokens + rows)[:, None] * features + columns[None, :]

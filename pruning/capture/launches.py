@@ -16,7 +16,7 @@ LIBRARY = torch.library.Library("secateur", "DEF")
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": False}
 """Products are rounded before they are added, as PyTorch's own kernels do; the default differs between versions."""
 
-TOKENS, FEATURES, TOKEN_STEPS, TOKEN_WARPS = 32, 128, 2, 4
+TOKENS, FEATURES, TOKEN_STEPS = 32, 128, 2
 """Tile of the kernels that sum over tokens, and tiles one below the other of a program."""
 BLOCK = 256
 """Programs of a walk whose moments are added at once."""
@@ -30,7 +30,11 @@ class Tile:
     rows: int
     columns: int
     steps: int
-    warps: int = 8
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How the kernel is compiled: three programs fit into a multiprocessor's 65,536 registers."""
+        return {"num_warps": 8, "maxnreg": 80, **OPTIONS}
 
 
 FLAT = Tile(0, 1, 4096, 4)
@@ -112,7 +116,7 @@ def fold(
             gradient, gradient if weight is None else weight, moments if accumulator is None else accumulator,
             moments, moments if squares is None else squares, walk.rows, walk.columns, factor,
             AXIS=tile.axis, SQUARES=squares is not None, ACCUMULATE=accumulator is not None,
-            ROWS=tile.rows, COLUMNS=tile.columns, STEPS=tile.steps, num_warps=tile.warps, **OPTIONS,
+            ROWS=tile.rows, COLUMNS=tile.columns, STEPS=tile.steps, **tile.options,
         )  # fmt: skip
 
 
@@ -120,7 +124,7 @@ def fold(
 def moments(parts: torch.Tensor, starts: torch.Tensor, moments: torch.Tensor) -> None:
     """`moments_kernel`: float64 [P, 5]."""
     with torch.cuda.device_of(parts):
-        kernels.moments_kernel[(len(moments),)](parts, starts, moments, BLOCK=BLOCK, num_warps=4, **OPTIONS)
+        kernels.moments_kernel[(len(moments),)](parts, starts, moments, BLOCK=BLOCK, **OPTIONS)
 
 
 @_operation("(Tensor activation, Tensor? text, Tensor(a!) sums)")
@@ -132,7 +136,7 @@ def site_sums(activation: torch.Tensor, text: torch.Tensor | None, sums: torch.T
         kernels.sums_kernel[(parts, ceil(features / FEATURES))](
             activation, activation if text is None else text, sums, tokens, features, parts,
             MASKED=text is not None, ROWS=TOKENS, COLUMNS=FEATURES, STEPS=TOKEN_STEPS,
-            num_warps=TOKEN_WARPS, **OPTIONS,
+            **OPTIONS,
         )  # fmt: skip
 
 
@@ -144,5 +148,5 @@ def site_products(activation: torch.Tensor, slope: torch.Tensor, sums: torch.Ten
     with torch.cuda.device_of(activation):
         kernels.products_kernel[(parts, ceil(features / FEATURES), samples)](
             activation, slope, sums, tokens, features, parts, factor,
-            ROWS=TOKENS, COLUMNS=FEATURES, STEPS=TOKEN_STEPS, num_warps=TOKEN_WARPS, **OPTIONS,
+            ROWS=TOKENS, COLUMNS=FEATURES, STEPS=TOKEN_STEPS, **OPTIONS,
         )  # fmt: skip
