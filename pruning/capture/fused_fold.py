@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
+from typing import Any
 
 import torch
 
@@ -91,7 +92,7 @@ class _Copy:
     accumulator: torch.Tensor
     gradient: torch.Tensor
     factor: float
-    done: torch.cuda.Event | None
+    done: Any
 
 
 class HostSum:

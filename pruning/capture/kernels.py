@@ -1,3 +1,5 @@
+# pyright: basic, reportOperatorIssue=false
+# (a kernel's arguments are pointers and numbers of another language)
 """Triton kernels of the pass: one walk over a gradient, and one over the activations of a site.
 
 Each is deterministic: a program writes its own partial results and nobody else's, and a second, small reduction in
@@ -134,9 +136,9 @@ def sums_kernel(
         a = tl.load(activation + at, mask=inside, other=0.0).to(tl.float32)
         first += a
         second += a * a
-    into = sums + part.to(tl.int64) * features + columns
-    tl.store(into, tl.sum(first, 0), mask=columns < features)
-    tl.store(into + parts.to(tl.int64) * features, tl.sum(second, 0), mask=columns < features)
+    tl.store(sums + part.to(tl.int64) * features + columns, tl.sum(first, 0), mask=columns < features)
+    below = (part + parts).to(tl.int64)
+    tl.store(sums + below * features + columns, tl.sum(second, 0), mask=columns < features)
 
 
 @triton.jit

@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false
+# (the constants of a kernel are written as plain numbers)
 """How the kernels are started: as operations of PyTorch, so that meta tensors and dispatch modes know them too.
 
 Shapes: R rows, C columns, P tensors, B batch, T tokens, F features.

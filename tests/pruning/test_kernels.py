@@ -152,3 +152,50 @@ def test_the_sums_of_activations_move_16_bytes_at_once_and_spill_nothing(
     result = compiled(getattr(kernels, kernel), capability, signature, constants, launches.OPTIONS)
     assert widths(result.asm["ptx"], "ld") == {16}
     is_lean(result, tmp_path, registers=96)  # five programs of 128 threads
+
+
+ONES = [(), ("rows",), ("columns",), ("rows", "columns")]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("ones", ONES)
+def test_the_fold_compiles_for_sizes_that_are_1(axis: int, ones: tuple[str, ...]) -> None:
+    """Triton compiles a size that is 1 into the kernel; the interpreter does not, and would not find out."""
+    tile = launches.TILES[axis]
+    sizes = {name: "i32" for name in ("rows", "columns") if name not in ones}
+    signature = {
+        "gradient": "*bf16", "weight": "*bf16", "accumulator": "*fp32", "moments": "*fp64", "squares": "*fp32",
+        **sizes, "factor": "fp32",
+    }  # fmt: skip
+    constants = {
+        "AXIS": axis, "SQUARES": True, "ACCUMULATE": True, "ROWS": tile.rows, "COLUMNS": tile.columns,
+        "STEPS": tile.steps, **dict.fromkeys(ones, 1),
+    }  # fmt: skip
+    assert "st.global" in compiled(kernels.fold_kernel, 90, signature, constants, tile.options).asm["ptx"]
+
+
+@pytest.mark.parametrize("kernel", ["sums_kernel", "products_kernel"])
+@pytest.mark.parametrize("one", ["tokens", "features", "parts"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_sums_compile_for_sizes_that_are_1(kernel: str, one: str, masked: bool) -> None:
+    function = getattr(kernels, kernel)
+    kinds = {
+        "activation": "*fp16", "text": "*i1", "slope": "*fp16", "sums": "*fp32", "tokens": "i32", "features": "i32",
+        "parts": "i32", "factor": "fp32",
+    }  # fmt: skip
+    values = {
+        "MASKED": masked, "ROWS": launches.TOKENS, "COLUMNS": launches.FEATURES, "STEPS": launches.TOKEN_STEPS,
+        one: 1,
+    }  # fmt: skip
+    names = function.arg_names
+    signature = {name: kind for name, kind in kinds.items() if name in names and name != one}
+    constants = {name: value for name, value in values.items() if name in names}
+    assert "st.global" in compiled(function, 90, signature, constants, launches.OPTIONS).asm["ptx"]
+
+
+def test_the_moments_compile() -> None:
+    signature = {"parts": "*fp64", "starts": "*i64", "moments": "*fp64"}
+    constants = {"BLOCK": launches.BLOCK}
+    assert (
+        "st.global" in compiled(kernels.moments_kernel, 90, signature, constants, launches.OPTIONS).asm["ptx"]
+    )
