@@ -185,7 +185,7 @@ class CalibrationPass:
             self.folder.begin(scale, undo)
         with torch.set_grad_enabled(backward):
             if self.segment.top:
-                hidden = self.runner.last_hidden(ids, number)
+                hidden = self.runner.last_hidden(ids)
                 text = mask.to(ids.device, non_blocking=True)
                 losses, root = next_token_loss(self.loaded.model, hidden, ids, text, scale)
                 slope = None

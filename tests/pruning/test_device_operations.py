@@ -16,8 +16,10 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pruning.capture import activations, gradients
+from pruning.capture.borders import Borders
 from pruning.capture.fused_fold import FusedFold
 from pruning.capture.passes import CalibrationPass
+from pruning.capture.segments import Segment
 from pruning.capture.views import Level
 from pruning.config import CaptureConfig
 from pruning.importance import ESTIMATORS
@@ -26,6 +28,7 @@ from pruning.models.layout import read_layout
 from pruning.models.loading import LoadedModel
 
 SAMPLES, TOKENS, LAYERS = 4, 128, 32
+WHOLE, TOP = Segment(0, LAYERS, LAYERS), Segment(24, LAYERS, LAYERS)
 FLOOR = 12
 """Bytes per weight of one walk in bfloat16: gradient 2, weight 2, float32 accumulator read and written 8."""
 NO_WORK = {
@@ -103,9 +106,12 @@ def llama_8b() -> LoadedModel:
     return LoadedModel(model, None, adapter, read_layout(model, adapter), "8B", torch.device("meta"), None)
 
 
-def counted(loaded: LoadedModel, level: Level, *, padded: bool = False) -> tuple[CalibrationPass, Counted]:
+def counted(
+    loaded: LoadedModel, level: Level, *, padded: bool = False, segment: Segment = WHOLE
+) -> tuple[CalibrationPass, Counted]:
     """One whole batch, of which all is finite."""
-    walk = CalibrationPass(loaded, CaptureConfig(priors=(), segments=1), level, list(ESTIMATORS.values()))
+    options = loaded, CaptureConfig(priors=()), level, list(ESTIMATORS.values())
+    walk = CalibrationPass(*options, segment=segment, borders=Borders([8, 16]))
     ids = torch.zeros(SAMPLES, TOKENS, dtype=torch.long, device="meta")
     mask = torch.ones(SAMPLES, TOKENS, dtype=torch.bool)
     if padded:
@@ -148,6 +154,14 @@ def test_a_site_costs_few_operations_and_about_the_floor(
     assert len(sites) == 2 * LAYERS
     assert counts.operations["sites"].total() / len(sites) <= 6, counts.operations["sites"]
     assert 2 * reads * numbers <= counts.bytes["sites"] <= 1.35 * 2 * reads * numbers
+    assert counts.waits == []
+
+
+def test_a_segment_waits_for_its_file_only_at_the_end_of_a_batch(llama_8b: LoadedModel) -> None:
+    walk, counts = counted(llama_8b, Level.GRADIENTS, segment=TOP)
+    assert [walk.runner.borders.input(layer, 0).shape for layer in (8, 16)] == 2 * [(SAMPLES, TOKENS, 4096)]
+    walk.runner.borders.close()
+    assert counts.operations["fold"]["fold"] == 7 * len(TOP.layers)
     assert counts.waits == []
 
 

@@ -17,29 +17,18 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from pruning.capture import kernels, launches  # noqa: E402
 
-CASES = Path(__file__).with_name("kernel_cases.py")
 GROUPS = {
-    "families": "every_family",
-    "odd": "odd_sizes or deterministic or neither_overflow",
-    "bad": "bad",
-    "activations": "sums_of_activations",
-    "pass": "a_pass_through",
+    "families": ("fold_cases.py", "every_family"),
+    "fold": ("fold_cases.py", "not every_family"),
+    "activations": ("sums_cases.py", "not a_pass_through"),
+    "pass": ("sums_cases.py", "a_pass_through"),
 }
 
 
 def run_cases(group: str, root: Path, **environment: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        str(CASES),
-        "-q",
-        "-x",
-        "-k",
-        GROUPS[group],
-        "-p",
-        "no:cacheprovider",
-    ]
+    name, words = GROUPS[group]
+    file = str(Path(__file__).with_name(name))
+    command = [sys.executable, "-m", "pytest", file, "-q", "-x", "-k", words, "-p", "no:cacheprovider"]
     done = subprocess.run(
         command,
         capture_output=True,
@@ -53,6 +42,7 @@ def run_cases(group: str, root: Path, **environment: str) -> None:
     assert re.search(r"\b\d+ passed", done.stdout), done.stdout[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_kernels_in_the_interpreter(group: str, root: Path) -> None:
     run_cases(group, root, TRITON_INTERPRET="1", PYTHONPATH=str(root))
