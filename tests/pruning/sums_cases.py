@@ -1,4 +1,4 @@
-"""What sums of activations have to do, fused or not, and a whole pass; run by `test_kernels.py` like `fold_cases.py`."""
+"""What sums of activations have to do, fused or not, and a whole pass; run as `fold_cases.py` is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -6,6 +6,7 @@ The code that runs is that of a GPU; only the work of each operation is left out
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pruning.capture import activations, gradients
+from pruning.capture import activations, fusible, gradients
 from pruning.capture.borders import Borders
+from pruning.capture.fold import PlainFold
 from pruning.capture.fused_fold import FusedFold
 from pruning.capture.passes import CalibrationPass
 from pruning.capture.segments import Segment
+from pruning.capture.site_sums import PlainSums
 from pruning.capture.views import Level
 from pruning.config import CaptureConfig
 from pruning.importance import ESTIMATORS
@@ -174,3 +177,25 @@ def test_a_wait_would_be_seen(llama_8b: LoadedModel) -> None:
     finally:
         handle.remove()
     assert len(counts.waits) == 1
+
+
+@pytest.mark.parametrize("reason", ["no Triton", "float64", "another device"])
+def test_where_the_kernels_cannot_be_used_pytorch_s_own_operations_are(
+    llama_8b: LoadedModel, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    config = llama_8b.model.config
+    loaded = llama_8b
+    if reason == "no Triton":
+        monkeypatch.setattr(fusible, "triton_is_here", lambda: False)
+    elif reason == "another device":
+        monkeypatch.setattr(fusible, "DEVICES", ("cuda",))
+    else:
+        with torch.device("meta"):
+            loaded = replace(llama_8b, model=LlamaForCausalLM(config).double())
+    walk = CalibrationPass(
+        loaded, CaptureConfig(priors=()), Level.SQUARES, [], segment=TOP, borders=Borders()
+    )
+    walk.close()
+    assert walk.folder is not None
+    assert isinstance(walk.folder._fold, PlainFold)
+    assert isinstance(walk.recorder._sums, PlainSums)
