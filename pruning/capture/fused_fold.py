@@ -19,7 +19,10 @@ from pruning.capture.launches import walk_over
 
 
 class FusedFold:
-    """`Fold` by the kernels; with `offload` the accumulators lie on the host, and the kernels measure only."""
+    """`Fold` by the kernels; with `offload` the accumulators lie on the host, and the kernels measure only.
+
+    All memory is taken at the start, so that a batch that runs out of it leaves no gradient half folded.
+    """
 
     def __init__(self, tracked: Sequence[Tracked], *, offload: bool) -> None:
         device = tracked[0].parameter.device
@@ -37,6 +40,7 @@ class FusedFold:
             prod(walk.parts) for walk, item in zip(walks, tracked, strict=True) if item.squares is not None
         ]
         self._squares = torch.empty(max(wanted, default=0), dtype=torch.float32, device=device)
+        self._per_unit = torch.empty(max(item.units for item in tracked), dtype=torch.float64, device=device)
         self._host = HostSum(max(item.parameter.nbytes for item in tracked), device) if offload else None
         self._arrived: list[int] = []
 
@@ -71,7 +75,8 @@ class FusedFold:
         if self._host is not None:
             self._host.add(item.accumulator, gradient, factor)
         if item.squares is not None and squares is not None:
-            per_unit = squares.view(shape[0], item.units, -1).sum((0, 2), dtype=torch.float64)
+            per_unit = self._per_unit[: item.units]
+            torch.sum(squares.view(shape[0], item.units, -1), (0, 2), dtype=torch.float64, out=per_unit)
             item.squares.add_(per_unit, alpha=square_factor)
 
     def moments(self) -> dict[int, torch.Tensor]:
