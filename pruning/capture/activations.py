@@ -3,7 +3,6 @@
 Shapes: B batch, T tokens, F features of a projection's input, U units.
 """
 
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,26 +10,9 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from pruning.capture.site_sums import Site, sums_for, text_rows, wide
 from pruning.models.adapter import STRUCTURES, ModelAdapter, Structure, linear
 from pruning.models.layout import Layout
-
-
-@dataclass
-class Site:
-    """What one output projection's input has shown so far (all float64, on the model's device)."""
-
-    layer: int
-    structure: Structure
-    units: int
-    total: torch.Tensor
-    squares: torch.Tensor
-    gate: torch.Tensor
-    slopes: list[torch.Tensor] = field(default_factory=list)
-    """Per batch: float64 [B], sum over tokens and features of a x dL_sample/da: minus the first-order loss rise."""
-    gram: torch.Tensor | None = None
-    """[F, F], sum over tokens of a a^T."""
-    curvature: torch.Tensor | None = None
-    """[D, D], sum over tokens of g g^T, g = slope of the summed loss at the projection's output."""
 
 
 class ActivationRecorder:
@@ -52,15 +34,18 @@ class ActivationRecorder:
         self._pending: dict[int, dict[str, torch.Tensor]] = {}
         self._inputs: dict[int, torch.Tensor] = {}
         self._handles: list[RemovableHandle] = []
-        self._mask: torch.Tensor | None = None
+        self._text: torch.Tensor | None = None
         self._scale = 1.0
         self._backward = False
+        weights: list[torch.Tensor] = []
         every = adapter.decoder_layers(model)
         for index in layers:
             for structure in STRUCTURES:
                 module = linear(every[index], adapter.output(structure))
                 if module is not None:
                     self._watch(module, index, structure, layout.layers[index].units(structure))
+                    weights.append(module.weight)
+        self._sums = sums_for(self.sites, weights)
 
     def _watch(self, module: nn.Linear, layer: int, structure: Structure, units: int) -> None:
         device = module.weight.device
@@ -74,9 +59,9 @@ class ActivationRecorder:
         self.sites.append(site)
         if self._moments:
             place = torch.device("cpu") if self._offload else device
-            wide = _wide(module.weight)
-            site.gram = torch.zeros(features, features, dtype=wide, device=place)
-            site.curvature = torch.zeros(module.out_features, module.out_features, dtype=wide, device=place)
+            dtype = wide(module.weight)
+            site.gram = torch.zeros(features, features, dtype=dtype, device=place)
+            site.curvature = torch.zeros(module.out_features, module.out_features, dtype=dtype, device=place)
             self._handles.append(module.register_forward_hook(partial(self._see_output, number)))
 
         def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -85,9 +70,12 @@ class ActivationRecorder:
         self._handles.append(module.register_forward_pre_hook(hook))
 
     def begin(self, mask: torch.Tensor, scale: float) -> None:
-        """Announce a batch: its text mask [B, T] and the factor on its loss."""
+        """Announce a batch: its text mask [B, T], best on the host, and the factor on its loss."""
         self._pending = {number: {} for number in range(len(self.sites))}
-        self._mask, self._scale, self._backward = mask, scale, False
+        self._text, self._scale, self._backward = None, scale, False
+        if self.sites and not bool(mask.all()):
+            self._text = mask.to(self.sites[0].total.device, non_blocking=True)
+        self._sums.begin(self._text, scale)
 
     def begin_backward(self) -> None:
         """From here on, forward hooks that fire belong to gradient checkpointing's recomputation."""
@@ -95,7 +83,6 @@ class ActivationRecorder:
 
     def _see(self, number: int, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         activation = inputs[0]
-        assert self._mask is not None
         leaf = self._gradients and torch.is_grad_enabled() and not activation.requires_grad
         if leaf:  # weights below are frozen: the backward pass ends here
             activation = activation.detach().requires_grad_()
@@ -103,13 +90,9 @@ class ActivationRecorder:
             self._inputs[number] = activation.detach()
         else:
             seen = activation.detach()
-            text = seen if bool(self._mask.all()) else seen * self._mask[..., None].to(seen)
-            flat = text.reshape(-1, text.shape[-1]).to(_wide(text))
-            pending = self._pending[number]
-            pending["total"] = flat.sum(0).double()
-            pending["squares"] = flat.square().sum(0).double()
+            self._sums.see(number, seen)
             if self._moments:
-                pending["inputs"] = flat
+                self._pending[number]["inputs"] = text_rows(seen, self._text)
             if activation.requires_grad:
                 self._inputs[number] = seen
                 activation.register_hook(lambda slope: self._receive(number, slope))
@@ -121,39 +104,33 @@ class ActivationRecorder:
 
             def keep(slope: torch.Tensor) -> None:
                 flat = slope.detach().reshape(-1, slope.shape[-1])
-                self._pending[number]["slopes"] = flat.to(_wide(flat)) / self._scale
+                self._pending[number]["slopes"] = flat.to(wide(flat)) / self._scale
 
             output.register_hook(keep)
 
     def _receive(self, number: int, slope: torch.Tensor) -> None:
         """Fold a x dL/da of one batch; `slope` [B, T, F]."""
-        activation = self._inputs.pop(number)
-        wide = _wide(activation)
-        product = (activation.to(wide) * slope.to(wide)).sum(1).double() / self._scale  # [B, F]
-        per_unit = product.reshape(product.shape[0], self.sites[number].units, -1).sum(2)  # [B, U]
-        self._pending[number]["gate"] = per_unit.abs().sum(0)
-        self._pending[number]["slope"] = per_unit.sum(1)
+        self._sums.receive(number, self._inputs.pop(number), slope)
 
     def finite(self) -> str | None:
         """None when everything pending is finite, else where it is not."""
+        found = [] if (number := self._sums.unsound()) is None else [number]
         for number, pending in self._pending.items():
             if not all(bool(torch.isfinite(value).all()) for value in pending.values()):
-                site = self.sites[number]
-                return f"layer {site.layer}, activation of {site.structure}"
-        return None
+                found.append(number)
+        if not found:
+            return None
+        site = self.sites[min(found)]
+        return f"layer {site.layer}, activation of {site.structure}"
 
     def commit(self, samples: int, targets: int = 1) -> None:
         """Add the batch to the totals.
 
         `samples` turns the batch-mean slope into one per sample, `targets` (predicted tokens) into one of the sum.
         """
+        self._sums.commit(samples)
         for number, pending in self._pending.items():
             site = self.sites[number]
-            site.total += pending["total"]
-            site.squares += pending["squares"]
-            if "gate" in pending:
-                site.gate += pending["gate"]
-                site.slopes.append(pending["slope"] * samples)
             if site.gram is not None and site.curvature is not None:
                 for total, rows, factor in (
                     (site.gram, pending["inputs"], 1), (site.curvature, pending["slopes"], targets)
@@ -166,8 +143,3 @@ class ActivationRecorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-
-
-def _wide(tensor: torch.Tensor) -> torch.dtype:
-    """The dtype to compute in: float32, or float64 for float64 models."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

@@ -11,16 +11,16 @@ STATISTICS = ("mean_abs", "std", "l2", "max", "min")
 """Per tensor: mean of abs(g), standard deviation, L2 norm, largest and smallest value."""
 
 
-def statistics(moments: torch.Tensor, count: int) -> torch.Tensor:
-    """From moments (sum abs, sum, sum of squares, max, min) of `count` numbers to `STATISTICS`. float64 [5]."""
-    absolute, total, squares, largest, smallest = moments
+def statistics(moments: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """From moments (sum abs, sum, sum of squares, max, min) of `count` numbers to `STATISTICS`. float64 [..., 5]."""
+    absolute, total, squares, largest, smallest = moments.unbind(-1)
     variance = (squares / count - (total / count) ** 2).clamp(min=0)
-    return torch.stack([absolute / count, variance.sqrt(), squares.sqrt(), largest, smallest])
+    return torch.stack([absolute / count, variance.sqrt(), squares.sqrt(), largest, smallest], -1)
 
 
 def moment_statistics(gradient: torch.Tensor) -> torch.Tensor:
     """`STATISTICS` of one tensor, float64 [5]."""
-    return statistics(moments_of(gradient).cpu(), gradient.numel())
+    return statistics(moments_of(gradient).cpu(), torch.tensor(gradient.numel(), dtype=torch.float64))
 
 
 def powers(scale: float) -> torch.Tensor:

@@ -125,6 +125,7 @@ class CalibrationPass:
     def batch(self, ids: torch.Tensor, mask: torch.Tensor, number: int) -> None:
         """Process one batch [B, T]: scales are tried in float16, a batch that stays bad is skipped or fatal.
 
+        `mask` stays on the host, so that what is asked of it never waits for the device.
         A segment below the top takes the scale that the top found, once; where that fails, the verdict changes and the
         batch is disputed: every segment has to be walked again.
         """
@@ -184,8 +185,9 @@ class CalibrationPass:
             self.folder.begin(scale, undo)
         with torch.set_grad_enabled(backward):
             if self.segment.top:
-                hidden = self.runner.last_hidden(ids, number)
-                losses, root = next_token_loss(self.loaded.model, hidden, ids, mask, scale)
+                hidden = self.runner.last_hidden(ids)
+                text = mask.to(ids.device, non_blocking=True)
+                losses, root = next_token_loss(self.loaded.model, hidden, ids, text, scale)
                 slope = None
             else:
                 root, slope = self.runner.output(ids, number)

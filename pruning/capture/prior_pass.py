@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from pruning.calibration import Samples
-from pruning.capture.activations import Site
 from pruning.capture.priors import measure_priors
 from pruning.capture.result import prior_samples
+from pruning.capture.site_sums import Site
 from pruning.capture.snapshots import batch_bounds
 from pruning.capture.workers import Workers
 from pruning.config import CaptureConfig, TaylorConfig

@@ -184,7 +184,7 @@ def _accumulated(task: _Task, walk: CalibrationPass, bar: Bar) -> _Part | None:
         if workers.mine(number):
             rows = slice(start, stop)
             device = task.loaded.device
-            walk.batch(task.samples.ids[rows].to(device), task.samples.mask(rows).to(device), number)
+            walk.batch(task.samples.ids[rows].to(device), task.samples.mask(rows), number)
         if stop in task.snapshots:
             if workers.total(tally.disputed):
                 return None

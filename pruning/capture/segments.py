@@ -74,10 +74,11 @@ class SegmentRunner:
         self._base: nn.Module = model.get_submodule(model.base_model_prefix)
         self._layers = list(loaded.adapter.decoder_layers(model))
         self._entry: torch.Tensor | None = None
+        self._inputs: dict[int, torch.Tensor] = {}
 
-    def last_hidden(self, ids: torch.Tensor, number: int) -> torch.Tensor:
+    def last_hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Top segment: final hidden states [B, T, D]; a graph is recorded for its layers only."""
-        with self._watched(ids.shape, number):
+        with self._watched(ids.shape):
             return self._base(input_ids=ids, use_cache=False).last_hidden_state
 
     def output(self, ids: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,12 +89,16 @@ class SegmentRunner:
         else:
             hidden = self.borders.input(self.segment.start, number).to(device)
             self._entry = hidden = hidden.requires_grad_()
+        slope = self.borders.slope(number).to(device)  # before the layers run, which it would wait for
         for index in self.segment.layers:
             hidden = _states(self._layers[index](hidden, **self.borders.keywords[ids.shape][index]))
-        return hidden, self.borders.slope(number).to(hidden.device)
+        return hidden, slope.to(hidden.device)
 
     def leave(self, number: int) -> None:
-        """The batch counts: keep its slope at the lower border."""
+        """The batch counts: keep what entered the segments below, and its slope at the lower border."""
+        for index, hidden in self._inputs.items():
+            self.borders.put_input(index, number, hidden)
+        self._inputs = {}
         entry, self._entry = self._entry, None
         if entry is not None:
             self.borders.put_slope(number, entry.grad if entry.grad is not None else torch.zeros_like(entry))
@@ -114,7 +119,7 @@ class SegmentRunner:
         raise AssertionError("the model never ran its first layer")
 
     @contextmanager
-    def _watched(self, shape: torch.Size, number: int) -> Generator[None]:
+    def _watched(self, shape: torch.Size) -> Generator[None]:
         """Keep what enters each segment, and let the graph begin at the top segment. Nothing to do for one segment."""
         if self.segment.bottom:
             yield
@@ -122,7 +127,7 @@ class SegmentRunner:
         self._entry = None
         new = self.borders.keywords.setdefault(shape, {})
         handles = [
-            layer.register_forward_pre_hook(self._before(index, new, number), with_kwargs=True)
+            layer.register_forward_pre_hook(self._before(index, new), with_kwargs=True)
             for index, layer in enumerate(self._layers)
         ]
         handles.append(self._layers[self.segment.start - 1].register_forward_hook(self._begin))
@@ -132,12 +137,12 @@ class SegmentRunner:
             for handle in handles:
                 handle.remove()
 
-    def _before(self, index: int, new: dict[int, dict[str, Any]], number: int) -> Any:
+    def _before(self, index: int, new: dict[int, dict[str, Any]]) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if index not in new:
                 new[index] = {name: value for name, value in kwargs.items() if name != "hidden_states"}
             if index in self.borders.kept:
-                self.borders.put_input(index, number, _entering(args, kwargs))
+                self._inputs[index] = _entering(args, kwargs).detach()
 
         return hook
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from pruning.capture.activations import Site
-from pruning.capture.gradients import Tracked
+from pruning.capture.fold import Tracked
 from pruning.capture.moments import moment_statistics
+from pruning.capture.site_sums import Site
 from pruning.capture.views import Estimator, ProjectionView
 from pruning.capture.workers import Workers
 from pruning.least_squares import block_cost

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pruning.capture.gradients import GradientFolder, Tracked
+from pruning.capture.fold import Tracked
+from pruning.capture.gradients import GradientFolder
 from pruning.capture.passes import CalibrationPass
 from pruning.capture.result import Capture
 from pruning.capture.run import number_of_segments
