@@ -38,6 +38,7 @@ def prepare(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_the_readme_from_top_to_bottom(root: Path, tmp_path: Path) -> None:
     prepare(tmp_path)
     found = commands(root / "README.md")
