@@ -8,11 +8,17 @@ OWN_HANDLERS = ("huggingface_hub", "datasets", "transformers")
 """Libraries that print their messages themselves: ours would print them a second time."""
 
 
+def _not_printed_yet(record: logging.LogRecord) -> bool:
+    """Asked of each record: `propagate` would not do, Transformers sets it anew when `CI` is set."""
+    return record.name.partition(".")[0] not in OWN_HANDLERS
+
+
 def configure_logging(verbose: bool) -> None:
     """Show our own messages; keep the libraries' to warnings."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    handler.addFilter(_not_printed_yet)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -21,8 +27,6 @@ def configure_logging(verbose: bool) -> None:
         logging.getLogger(name).setLevel(
             logging.DEBUG if verbose else logging.INFO if main else logging.WARNING
         )
-    for name in OWN_HANDLERS:
-        logging.getLogger(name).propagate = False
     # the widths of a pruned model differ by layer, as its config says; reading the dense ones is meant
     logging.getLogger("transformers.integrations.heterogeneity.configuration_utils").setLevel(logging.ERROR)
     if "transformers" in sys.modules or not sys.stderr.isatty():

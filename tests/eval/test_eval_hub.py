@@ -112,7 +112,8 @@ def test_requests_go_by_the_proxy_where_there_is_one(monkeypatch: pytest.MonkeyP
     assert hub.endpoint() == ("huggingface.co", 443)
 
 
-def test_each_warning_of_a_library_is_printed_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ci", ["true", ""])
+def test_each_warning_of_a_library_is_printed_once(ci: str, tmp_path: Path) -> None:
     code = """
 import logging
 from pruning.logs import configure_logging
@@ -123,7 +124,7 @@ for name in ("huggingface_hub", "datasets", "transformers", "accelerate", "filel
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CI": ci},
     )  # fmt: skip
     for name in ("huggingface_hub", "datasets", "transformers", "accelerate", "filelock", "pruning"):
         assert done.stderr.count(f"word of {name}") == 1, done.stderr
