@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.config import EvalConfig
-from eval.data import data_folder, file_identity, protocol_file, task_file
+from eval.data import data_folder, file_identity, task_file
 from eval.perplexity import texts_of
 from eval.protocols import protocols
 from pruning.documents import read_rows
@@ -19,19 +19,27 @@ ANSWERS = ("sol1", "sol2", "option1", "option2")
 
 
 def evaluation_text(config: EvalConfig) -> Excluded:
-    """Every document and question of local files that is measured; data of the hub is not looked at.
+    """Every document and question that is measured, of local files or of the hub.
 
     Raises:
-        DataError: A file is missing or damaged.
+        DataError: A file is missing or damaged, or the hub cannot be reached.
     """
-    found: list[tuple[str, ...]] = []
-    for protocol in protocols(config):
-        if protocol_file(config, protocol) is not None:
-            found += [(text,) for text in texts_of(config, protocol) if text.strip()]
+    found = [(text,) for protocol in protocols(config) for text in texts_of(config, protocol) if text.strip()]
     folder = data_folder(config)
-    for path in [task_file(folder, task) for task in config.tasks] if folder is not None else []:
+    if folder is None:
+        return Excluded((*found, *_of_the_hub(config)))
+    for path in [task_file(folder, task) for task in config.tasks]:
         found += _questions(path, file_identity(path))
     return Excluded(tuple(found))
+
+
+def _of_the_hub(config: EvalConfig) -> list[tuple[str, ...]]:
+    if not config.tasks:
+        return []
+    from eval.tasks import load_tasks  # brings lm-eval, which is needed for the hub's tasks only
+
+    rows = [row for task in load_tasks(config).values() for row in task.documents]
+    return [passages for row in rows if (passages := passages_of(row))]
 
 
 @lru_cache(maxsize=32)

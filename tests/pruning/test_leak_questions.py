@@ -4,9 +4,11 @@ import gzip
 import json
 from pathlib import Path
 
+import datasets
 import pytest
 
 from eval.config import TASKS, EvalConfig, PerplexityConfig
+from eval.tasks import forget_tasks
 from eval.unseen import evaluation_text, passages_of
 from pruning.calibration import load_samples
 from pruning.config import CalibrationConfig, TaylorConfig
@@ -49,6 +51,26 @@ def test_passages_of_each_schema() -> None:
     assert passages_of({"question_stem": "Q", "choices": {"text": ["A", "B"]}}) == ("Q", "Q A", "Q B")
     assert passages_of({"sentence": "x _ y", "option1": "A", "option2": "B"}) == ("x A y", "x B y")
     assert passages_of({"question": None, "choices": None}) == ()
+
+
+def test_data_of_the_hub_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock tasks and texts that `load_dataset` brings are excluded as local files of the same rows are."""
+    here = EvalConfig(tasks=("openbookqa", "piqa"), data_dir="bundled", ppl=PerplexityConfig(protocols=()))
+    texts = [{"text": text} for text in SEEN]
+
+    def load_dataset(path: str, *_: object, split: str | None = None, **__: object) -> object:
+        if split is not None:
+            assert path == "Salesforce/wikitext"
+            return datasets.Dataset.from_list(texts)
+        whole = datasets.Dataset.from_list(rows(next(task for task in here.tasks if task in path)))
+        return datasets.DatasetDict(dict.fromkeys(("train", "validation", "test"), whole))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    forget_tasks()
+    protocols = PerplexityConfig(protocols=("wikitext2@128",))
+    there = evaluation_text(here.model_copy(update={"data_dir": None, "ppl": protocols}))
+    forget_tasks()
+    assert there.documents == (*((text,) for text in SEEN if text.strip()), *evaluation_text(here).documents)
 
 
 # --- the whole way
