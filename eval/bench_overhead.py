@@ -16,13 +16,14 @@ from rich.table import Table
 
 from eval.bench_setup import MAX_LENGTH, Shape, data_dir, prompts, train_tokenizer
 from eval.config import TASKS, EvalConfig
-from eval.data import SPLIT, data_folder, task_file
+from eval.data import data_folder, task_file
 from eval.fast_lm import FastLM
 from eval.harness import run_tasks
 from eval.hflm import StoredHFLM
 from eval.quiet import quiet
+from eval.seven import SPLIT, STOCK
 from eval.store import Store
-from eval.tasks import STOCK, forget_tasks, load_tasks
+from eval.tasks import forget_tasks, load_tasks
 from eval.trie import Trees
 
 NOTHING = Shape("zero cost", 32_000, 8, 8, 1, 1, 1)

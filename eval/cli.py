@@ -85,12 +85,18 @@ def tasks(argv: list[str]) -> int:
     from rich.table import Table
 
     if {"-h", "--help"} & set(argv):
-        print("secateur tasks: the tasks and perplexity protocols that exist")
+        print("secateur tasks: the tasks and perplexity protocols that exist\n\nusage: secateur tasks [all]")
+        print("\n  all   every task, group and tag of lm-eval: each can stand in eval.tasks=[...]")
+        return 0
+    if argv == ["all"]:
+        from eval.more_tasks import names
+
+        print("\n".join(names()))
         return 0
     table = Table(title="Zero-shot tasks (lm-eval)")
     for column in ("task", "metric in the mean of seven", "split"):
         table.add_column(column)
-    from eval.data import SPLIT
+    from eval.seven import SPLIT
 
     for task, metric in METRIC.items():
         table.add_row(task, metric, SPLIT[task])

@@ -1,32 +1,15 @@
 """The typed configuration of a whole run: pruning, then measuring. No torch here."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from eval.seven import METRIC, TASKS
 from pruning.config import LOCAL, Frozen, PruneConfig
 
-TASKS: tuple[str, ...] = (
-    "boolq",
-    "piqa",
-    "hellaswag",
-    "winogrande",
-    "arc_easy",
-    "arc_challenge",
-    "openbookqa",
-)
-"""The seven zero-shot tasks, in the order of every table."""
+__all__ = ["METRIC", "TASKS", "EvalConfig", "PerplexityConfig", "RunConfig"]
 
-METRIC: dict[str, str] = {
-    "boolq": "acc",
-    "piqa": "acc_norm",
-    "hellaswag": "acc_norm",
-    "winogrande": "acc",
-    "arc_easy": "acc_norm",
-    "arc_challenge": "acc_norm",
-    "openbookqa": "acc_norm",
-}
-"""Which of a task's accuracies enters the mean of the seven."""
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:+-]*$")]
 
 
 class PerplexityConfig(Frozen):
@@ -44,7 +27,18 @@ class EvalConfig(Frozen):
     """What is measured, on which data, by which backend."""
 
     name: str = "seven"
-    tasks: tuple[str, ...] = TASKS
+    tasks: Annotated[
+        tuple[TaskName, ...], Field(description="the seven, or any task, group or tag of lm-eval")
+    ] = TASKS
+    tasks_path: Annotated[str | None, Field(description="a folder with lm-eval task files of your own")] = (
+        None
+    )
+    num_fewshot: Annotated[
+        int | None, Field(ge=0, description="examples before each question; null: as each task says")
+    ] = None
+    max_gen_toks: Annotated[
+        int | None, Field(ge=1, description="tokens that a generative task writes; null: as each task says")
+    ] = None
     backend: Literal["fast", "hflm"] = "fast"
     data_dir: str | None = None
     limit: Annotated[int | None, Field(ge=1, description="questions per task")] = None
@@ -57,13 +51,6 @@ class EvalConfig(Frozen):
     ppl: PerplexityConfig = PerplexityConfig()
     screen: Annotated[int | None, Field(ge=1, description="questions per task of a screening subset")] = None
     baseline: Annotated[bool, Field(json_schema_extra=LOCAL)] = True
-
-    @model_validator(mode="after")
-    def _tasks_exist(self) -> Self:
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown:
-            raise ValueError(f"eval.tasks: unknown {unknown}; the tasks are {', '.join(TASKS)}")
-        return self
 
 
 class RunConfig(PruneConfig):

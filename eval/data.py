@@ -9,20 +9,10 @@ from pathlib import Path
 
 from eval.config import EvalConfig
 from eval.protocols import Protocol, protocols
+from eval.seven import SPLIT, TASKS
 from pruning.documents import TABLES, check_file
 from pruning.errors import DataError
 from pruning.files import digest, file_digest
-
-SPLIT: dict[str, str] = {
-    "boolq": "validation",
-    "piqa": "validation",
-    "hellaswag": "validation",
-    "winogrande": "validation",
-    "arc_easy": "test",
-    "arc_challenge": "test",
-    "openbookqa": "test",
-}
-"""The split that each stock lm-eval task scores."""
 
 TEXT_FOLDERS = {"wikitext2": ("wikitext2", "wikitext2_raw")}
 HUB_TEXTS = {
@@ -88,6 +78,18 @@ def _one(folder: Path, candidates: list[Path], splits: tuple[str, ...], what: st
     )
 
 
+def own_tasks(path: str) -> Path:
+    """The folder of `eval.tasks_path`.
+
+    Raises:
+        DataError: It does not exist.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"eval.tasks_path={path} is not a folder; it holds lm-eval task files (*.yaml)")
+    return folder
+
+
 def own_text(config: EvalConfig) -> Path:
     """The file of `eval.ppl.text`.
 
@@ -129,7 +131,18 @@ def _cached_digest(path: str, size: int, modified: int) -> str:
 def task_digest(config: EvalConfig, task: str) -> str:
     """Digest of one task's data; `hub` when it comes from there."""
     folder = data_folder(config)
-    return "hub" if folder is None else file_identity(task_file(folder, task))
+    if folder is None:
+        return "hub"
+    if task in TASKS and not config.num_fewshot:
+        return file_identity(task_file(folder, task))
+    own = folder / "tasks" / task  # of a group all data counts, since which tasks are in it lm-eval knows
+    return _folder_digest(own if own.is_dir() else folder / "tasks", TABLES)
+
+
+def _folder_digest(folder: Path, kinds: tuple[str, ...]) -> str:
+    """Digest of the files of some kinds below a folder, and of their names."""
+    files = sorted(path for kind in kinds for path in folder.rglob(f"*{kind}") if path.is_file())
+    return digest({str(path.relative_to(folder)): file_identity(path) for path in files})
 
 
 def data_digest(config: EvalConfig) -> str:
@@ -139,6 +152,8 @@ def data_digest(config: EvalConfig) -> str:
         DataError: A file is missing, so that this also is the check to make before a model is loaded.
     """
     parts: dict[str, str] = {f"task:{task}": task_digest(config, task) for task in config.tasks}
+    if config.tasks_path is not None:
+        parts["tasks_path"] = _folder_digest(own_tasks(config.tasks_path), (".yaml", ".py"))
     for protocol in protocols(config):
         path = protocol_file(config, protocol)
         parts[f"text:{protocol.name}"] = "hub" if path is None else file_identity(path)

@@ -25,6 +25,7 @@ from eval.protocols import protocols
 from eval.record import ANSWERS, RECORD, Failure, RunRecord, read_record, write_record
 from eval.recording import failed_record, finished_record
 from eval.remembered import ENTRY, remember
+from eval.seven import TASKS
 from eval.tasks import load_tasks
 from eval.unseen import evaluation_text
 from pruning import pipeline
@@ -102,7 +103,7 @@ def check(config: RunConfig) -> None:
         model = outline(config.model)
         check_windows(model.model, model.tokenizer, config.eval)
         check_texts(model.tokenizer, config.eval)
-        if data_folder(config.eval) is not None:
+        if data_folder(config.eval) is not None or set(config.eval.tasks) - set(TASKS):
             load_tasks(config.eval)
         if not is_dense(config):
             pipeline.check(config, model, evaluation_text(config.eval))

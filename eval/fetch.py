@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.config import TASKS
-from eval.data import HUB_TEXTS, SPLIT
+from eval.data import HUB_TEXTS
 from eval.hub import need_hub
+from eval.seven import SPLIT, STOCK, TASKS
 from pruning.documents import TABLES
 from pruning.errors import ConfigError, DataError, SecateurError
 from pruning.files import write_atomic
@@ -27,7 +27,8 @@ examples:
 
 keys
   data_dir=DIR      folder to fill: DIR/tasks/<task>/<split>.parquet, DIR/text/<name>/<split>.parquet
-  tasks=all         all, none, or a comma-separated list
+  tasks=all         all seven, none, or a comma-separated list; any task, group or tag of lm-eval too, with the
+                    split that its few-shot examples are drawn from
   texts=all         all, none, or a list of wikitext2, c4
   model=ID          a model of the hub: config, tokenizer and safetensors files, nothing else
   model_dir=DIR     where the model goes
@@ -90,7 +91,7 @@ def parse(argv: Sequence[str]) -> Wanted:
                 f"(`secateur fetch --help`)"
             )
         given[key] = value
-    tasks = _names(given.get("tasks", "all"), TASKS, "tasks")
+    tasks = _names(given.get("tasks", "all"), TASKS, "tasks", others=True)
     texts = _names(
         given.get("texts", "none" if given.get("tasks") == "none" else "all"), tuple(HUB_TEXTS), "texts"
     )
@@ -110,12 +111,12 @@ def parse(argv: Sequence[str]) -> Wanted:
     )
 
 
-def _names(given: str, allowed: tuple[str, ...], key: str) -> tuple[str, ...]:
+def _names(given: str, allowed: tuple[str, ...], key: str, *, others: bool = False) -> tuple[str, ...]:
     if given == "all":
         return allowed
     names = () if given == "none" else tuple(name.strip() for name in given.split(","))
     unknown = [name for name in names if name not in allowed]
-    if unknown:
+    if unknown and not others:
         raise ConfigError(
             f"{key}={given}: unknown {', '.join(unknown)}; allowed: all, none, {', '.join(allowed)}"
         )
@@ -131,20 +132,27 @@ def write_split(folder: Path, split: str, dataset: Any) -> Path:
 
 def _fetch_task(wanted: Wanted, task: str) -> None:
     assert wanted.data_dir is not None
-    folder, split = wanted.data_dir / "tasks" / task, SPLIT[task]
-    if _there(folder, split):
+    if task in SPLIT:
+        _fetch_split(wanted.data_dir / "tasks" / task, task, *task_source(task), SPLIT[task])
         return
-    path, name = task_source(task)
-    dataset = _load(path, name, split, None)
-    _say(f"{task}: {len(dataset)} questions -> {write_split(folder, split, dataset)}")
+    from eval.more_tasks import sources
+
+    for source in sources(task):
+        for split in source.splits:
+            folder = wanted.data_dir / "tasks" / source.task_name
+            _fetch_split(folder, source.task_name, source.path, source.subset, split)
+
+
+def _fetch_split(folder: Path, task: str, path: str, subset: str | None, split: str) -> None:
+    if not _there(folder, split):
+        dataset = _load(path, subset, split, None)
+        _say(f"{task} {split}: {len(dataset)} questions -> {write_split(folder, split, dataset)}")
 
 
 def task_source(task: str) -> tuple[str, str | None]:
     """Data set and configuration of a stock task, as its YAML names them."""
     import lm_eval
     from lm_eval.tasks._yaml_loader import load_yaml
-
-    from eval.tasks import STOCK
 
     stock = load_yaml(Path(lm_eval.__file__).parent / "tasks" / STOCK[task], resolve_func=False)
     return str(stock["dataset_path"]), stock.get("dataset_name")

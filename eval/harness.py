@@ -1,5 +1,6 @@
 """lm-eval's evaluation loop over our tasks and LM: scores with standard errors, and per-question answers."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,15 @@ from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 
 from eval.config import METRIC, EvalConfig
-from eval.data import task_digest
+from eval.data import data_digest, task_digest
 from eval.quiet import quiet
 from eval.record import Metric
 from eval.screen import questions
-from eval.tasks import StoredTask
+from eval.stored_task import StoredTask
+from eval.tasks import load_groups
+
+SHARES = ("acc", "acc_norm", "exact_match", "em", "f1", "mcc")
+"""Metrics between 0 and 1 that a table shows as accuracies."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,10 @@ class TaskResults:
     """What the tasks gave.
 
     Attributes:
-        metrics: `<task>/acc`, `<task>/acc_norm`, and `acc_mean` over the tasks' leading metrics.
-        answers: One row per question in task order: task, question (row of the data file), acc, acc_norm
-        (0/1;
-            missing where the task has no acc_norm).
+        metrics: `<task>/acc`, `<task>/acc_norm`, and `acc_mean` over the leading metrics of those of the seven; of
+            other tasks and of groups every metric, `<task>/<metric>` or `<task>/<metric>@<filter>`.
+        answers: One row per question of a multiple-choice task, in task order: task, question (row of the data
+            file), acc, acc_norm (0/1; missing where the task has no acc_norm).
         card: Per task: metric, version, num_fewshot, limit, data.
     """
 
@@ -36,29 +41,44 @@ class TaskResults:
 def run_tasks(lm: LM, tasks: dict[str, StoredTask], config: EvalConfig) -> TaskResults:
     """Score an LM on the tasks; prompts, filters, metrics, aggregation and standard errors are lm-eval's."""
     chosen = {name: questions(config, name, len(task.documents)) for name, task in tasks.items()}
-    known: Any = {"tasks": tasks, "groups": {}}
+    groups = load_groups(config)
+    known: Any = {"tasks": tasks, "groups": groups}
     with quiet():
         results: Any = evaluate(lm, known, samples=chosen, log_samples=False)
     metrics: dict[str, Metric] = {}
     rows: list[pd.DataFrame] = []
     for name, task in tasks.items():
-        metrics |= _task_metrics(name, results["results"][name], len(chosen[name]))
-        rows.append(_answers(name, chosen[name], task))
-    if tasks:
-        metrics["acc_mean"] = _mean([metrics[f"{name}/{METRIC[name]}"] for name in tasks])
+        result, count = results["results"][name], len(chosen[name])
+        metrics |= (
+            _task_metrics(name, result, count) if name in METRIC else metrics_of(name, result, count, task)
+        )
+        if _one_answer_each(task):
+            rows.append(_answers(name, chosen[name], task))
+    for name, group in groups.items():
+        inside = [task.task_name for task in group.get_all_tasks()]
+        count = sum(len(chosen[task]) for task in inside)
+        metrics |= metrics_of(name, results["results"].get(name, {}), count, tasks[inside[0]])
+    seven = [metrics[f"{name}/{METRIC[name]}"] for name in tasks if name in METRIC]
+    if seven:
+        metrics["acc_mean"] = _mean(seven)
     answers = pd.concat(rows, ignore_index=True) if rows else _answers("", [], None)
     return TaskResults(metrics, answers, {name: card_of(name, task, config) for name, task in tasks.items()})
 
 
+def _one_answer_each(task: StoredTask) -> bool:
+    return task.OUTPUT_TYPE == "multiple_choice" and all("acc" in answer for answer in task.answers)
+
+
 def card_of(name: str, task: StoredTask, config: EvalConfig) -> dict[str, Any]:
     """The part of the protocol card that says what a task's number is."""
+    asked = name if name in config.tasks else None
     return {
-        "metric": METRIC[name],
+        "metric": METRIC.get(name) or next(iter(task.aggregation())),
         "version": task.VERSION,
         "num_fewshot": task.config.num_fewshot or 0,
         "limit": config.limit,
         "screen": config.screen,
-        "data": task_digest(config, name),
+        "data": task_digest(config, asked) if asked else data_digest(config),
     }
 
 
@@ -79,6 +99,26 @@ def _task_metrics(name: str, result: dict[str, Any], count: int) -> dict[str, Me
                 unit="accuracy",
             )
     return metrics
+
+
+def metrics_of(name: str, result: dict[str, Any], count: int, task: StoredTask) -> dict[str, Metric]:
+    """Every number that lm-eval gives for a task or a group, in its order."""
+    better, found = task.higher_is_better(), dict[str, Metric]()
+    for key, value in result.items():
+        metric, comma, kind = key.partition(",")
+        if not comma or metric.endswith("_stderr") or isinstance(value, str) or metric == "alias":
+            continue
+        finite = isinstance(value, int | float) and math.isfinite(value)
+        error = result.get(f"{metric}_stderr,{kind}")
+        found[f"{name}/{metric}" + ("" if kind == "none" else f"@{kind}")] = Metric(
+            value=float(value) if finite else None,
+            stderr=float(error) if isinstance(error, float) and math.isfinite(error) else None,
+            n=count,
+            unit="accuracy" if metric in SHARES else "perplexity" if "perplexity" in metric else "other",
+            higher_is_better=bool(better.get(metric, True)),
+            note=None if finite else f"lm-eval gave {value}",
+        )
+    return found
 
 
 def _mean(parts: list[Metric]) -> Metric:

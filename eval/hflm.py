@@ -9,10 +9,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.models import huggingface
 
 from eval.backbone import context_length
+from eval.generations import Generations, generation_keys
 from eval.parallel import add_up, world
 from eval.quiet import quiet
 from eval.store import Store, request_keys
-from pruning.errors import NumericsError
+from pruning.errors import DataError, NumericsError
 from pruning.health import sick_weights
 from pruning.progress import Bar
 
@@ -21,6 +22,7 @@ HFLM: Any = huggingface.HFLM  # its registering decorator hides the class from t
 LONGEST = 4096
 """No prompt of the seven tasks is longer; bounds the cost of a model that claims a context of 131,072."""
 CHUNK = 1024
+GENERATE_CHUNK = 256
 COUNTERS: tuple[str, ...] = (
     "requests",
     "requests_computed",
@@ -62,6 +64,7 @@ class StoredHFLM(HFLM):
         batch_size: int = 16,
         max_length: int | None = None,
         store: Store | None = None,
+        generations: Generations | None = None,
         progress: bool = False,
         **options: Any,
     ) -> None:
@@ -79,7 +82,40 @@ class StoredHFLM(HFLM):
         model.train(training)
         self.store = store if store is not None else Store(None, {})
         self.progress = progress
+        self.generations = generations if generations is not None else Generations(None, {})
         self.counters = dict.fromkeys(COUNTERS, 0)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """What the model writes after each prompt, from the store where it has it; batches are those of a first call.
+
+        Raises:
+            DataError: Prompt and answer do not fit the model's context.
+        """
+        arguments: list[Any] = [request.args for request in requests]
+        for _, settings in arguments:
+            longest = int(settings.get("max_gen_toks", self.max_gen_toks))
+            if longest >= self.max_length:
+                raise DataError(
+                    f"a task asks for answers of {longest} tokens, and the model reads {self.max_length} in all; "
+                    f"give eval.max_gen_toks=N with a smaller N"
+                )
+        keys = generation_keys(arguments)
+        training = self.model.training
+        self.model.eval()
+        self.counters["requests"] += len(keys)
+        with Bar("texts", len(keys), show=self.progress and world().main) as bar:
+            for start in range(0, len(keys), GENERATE_CHUNK):
+                part = slice(start, start + GENERATE_CHUNK)
+                if any(self.generations.get(key) is None for key in keys[part]):
+                    with quiet():
+                        texts: list[str] = super().generate_until(requests[part], disable_tqdm=True)
+                    self.generations.add(keys[part], texts, keep=world().main)
+                    self.counters["requests_computed"] += len(texts)
+                else:
+                    self.counters["requests_reused"] += len(keys[part])
+                bar.advance(len(keys[part]))
+        self.model.train(training)
+        return [self.generations.get(key) or "" for key in keys]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood (nats) and greedy flag of each request, from the store where it has them."""

@@ -57,7 +57,11 @@ def run_id(config: RunConfig) -> str:
             "model": config.model.model_copy(update={"path": "digest"}),
             "calibration": config.calibration.model_copy(update={"path": "digest"}),
             "eval": config.eval.model_copy(
-                update={"data_dir": None, "ppl": config.eval.ppl.model_copy(update={"text": None})}
+                update={
+                    "data_dir": None,
+                    "tasks_path": None,
+                    "ppl": config.eval.ppl.model_copy(update={"text": None}),
+                }
             ),
         }
     )

@@ -17,6 +17,7 @@ import torch
 from eval.config import EvalConfig
 from eval.data import file_identity, protocol_file
 from eval.fast_lm import FastLM
+from eval.generations import Generations
 from eval.harness import TaskResults, harness_version, run_tasks
 from eval.hflm import COUNTERS, StoredHFLM
 from eval.parallel import World, barrier, world
@@ -98,7 +99,8 @@ def measure(
         shared = cache or folder.parent / ".cache"
         reuse = PrefixReuse(shared, untouched) if config.prefix_reuse and untouched else None
         store = Store(parts / "loglikelihoods", {**key, "backend": config.backend, "version": 1})
-        lm = make_lm(model, tokenizer, config, store, shared, reuse, progress=progress)
+        texts = Generations(parts / "generations", {**key, "batch_size": config.batch_size, "version": 1})
+        lm = make_lm(model, tokenizer, config, store, shared, reuse, generations=texts, progress=progress)
         results = run_tasks(lm, tasks, config)
         metrics |= results.metrics
         counters |= lm.counters
@@ -134,10 +136,12 @@ def make_lm(
     cache: Path | None = None,
     reuse: PrefixReuse | None = None,
     *,
+    generations: Generations | None = None,
     progress: bool = False,
 ) -> StoredHFLM:
     """The LM that scores the tasks: the fast one, or lm-eval's HFLM."""
     options: dict[str, Any] = {"batch_size": config.batch_size, "store": store, "progress": progress}
+    options["generations"] = generations
     if config.backend == "hflm":
         return StoredHFLM(model, tokenizer, **options)
     return FastLM(model, tokenizer, cache=cache, budget=config.token_budget, reuse=reuse, **options)

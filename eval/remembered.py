@@ -31,6 +31,8 @@ def remember(config: EvalConfig) -> dict[str, Any]:
         found["eval.ppl.protocols"] = list(ppl.protocols or BUNDLED_PROTOCOLS)
     if (ppl.text is not None or ppl.protocols) and config.tasks != TASKS:
         found["eval.tasks"] = list(config.tasks)
+    if config.tasks_path is not None:
+        found["eval.tasks_path"] = str(Path(config.tasks_path).resolve())
     return found
 
 
@@ -55,6 +57,7 @@ def recall(folder: Path, typed: list[str]) -> list[str]:
     known = (
         "eval.data_dir",
         "eval.tasks",
+        "eval.tasks_path",
         "eval.ppl.text",
         "eval.ppl.window",
         "eval.ppl.field",

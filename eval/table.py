@@ -34,11 +34,18 @@ def run_table(record: RunRecord, dense: RunRecord | None) -> Table:
 
 
 def ordered(record: RunRecord) -> list[str]:
-    """Names of the metrics that count: the mean, each task's one in the mean, then perplexities."""
+    """Names of the metrics that count: the mean, each task's one in the mean, other tasks' all, then perplexities."""
     main = ["acc_mean", *(f"{task}/{metric}" for task, metric in METRIC.items())]
-    return [name for name in main if name in record.metrics] + [
-        name for name, metric in record.metrics.items() if metric.unit == "perplexity"
+    named = [name for name in main if name in record.metrics]
+    others = {name: name.partition("/")[0] for name in record.metrics if "/" in name}
+    others = {name: task for name, task in others.items() if task not in METRIC and "@" not in task}
+    asked = set(record.config.get("eval", {}).get("tasks", ()))
+    if asked - set(METRIC) <= set(others.values()):  # of a group its own numbers; of a tag its tasks'
+        others = {name: task for name, task in others.items() if task in asked}
+    rest = [
+        name for name, metric in record.metrics.items() if metric.unit == "perplexity" and name not in others
     ]
+    return [*named, *others, *rest]
 
 
 def _cell(metric: Metric | None) -> str:

@@ -9,9 +9,11 @@ from eval.config import EvalConfig
 from eval.data import data_folder, file_identity, task_file
 from eval.perplexity import texts_of
 from eval.protocols import protocols
+from eval.seven import TASKS
 from pruning.documents import read_rows
 from pruning.leaks import RUN, Excluded
 
+SEVEN = frozenset(TASKS)
 CONTEXTS = ("passage", "ctx")
 QUESTIONS = ("question", "goal", "question_stem", "sentence")
 ANSWERS = ("sol1", "sol2", "option1", "option2")
@@ -24,22 +26,35 @@ def evaluation_text(config: EvalConfig) -> Excluded:
     Raises:
         DataError: A file is missing or damaged, or the hub cannot be reached.
     """
-    found = [(text,) for protocol in protocols(config) for text in texts_of(config, protocol) if text.strip()]
+    found: list[tuple[str, ...]] = []
+    found += [
+        (text,) for protocol in protocols(config) for text in texts_of(config, protocol) if text.strip()
+    ]
     folder = data_folder(config)
-    if folder is None:
-        return Excluded((*found, *_of_the_hub(config)))
-    for path in [task_file(folder, task) for task in config.tasks]:
+    local = (
+        []
+        if folder is None or config.tasks_path is not None
+        else [name for name in config.tasks if name in SEVEN]
+    )
+    for path in [task_file(folder, task) for task in local if folder is not None]:
         found += _questions(path, file_identity(path))
-    return Excluded(tuple(found))
+    return Excluded((*found, *_as_asked(config, [name for name in config.tasks if name not in local])))
 
 
-def _of_the_hub(config: EvalConfig) -> list[tuple[str, ...]]:
-    if not config.tasks:
+def _as_asked(config: EvalConfig, names: list[str]) -> list[tuple[str, ...]]:
+    """Passages of tasks that only lm-eval reads: the hub's, and those beyond the seven as their prompts show them."""
+    if not names:
         return []
-    from eval.tasks import load_tasks  # brings lm-eval, which is needed for the hub's tasks only
+    from eval.tasks import load_tasks
 
-    rows = [row for task in load_tasks(config).values() for row in task.documents]
-    return [passages for row in rows if (passages := passages_of(row))]
+    found: list[tuple[str, ...]] = []
+    for name, task in load_tasks(config.model_copy(update={"tasks": tuple(names)})).items():
+        for row in task.documents:
+            prompt = [] if name in SEVEN else [task.doc_to_text(row), task.doc_to_target(row)]
+            texts = tuple(text for text in prompt if isinstance(text, str) and text.strip())
+            passages = passages_of(row) if name in SEVEN else texts
+            found += [passages] if passages else []
+    return found
 
 
 @lru_cache(maxsize=32)

@@ -14,7 +14,7 @@ from pruning.errors import ConfigError
 
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@%+-]*(?<!:)")
 RESERVED = {"null", "true", "false", "nan", "inf"}
-PATHS = ("out", "path", "text", "data_dir", "data_files")
+PATHS = ("out", "path", "text", "data_dir", "data_files", "tasks_path")
 """Last parts of the keys whose values are paths."""
 
 

@@ -130,8 +130,8 @@ def _captures(points: dict[str, Point]) -> tuple[list[Task], dict[str, str]]:
 def _excluded(config: RunConfig) -> list[Any]:
     """Which evaluation texts and questions calibration leaves out."""
     names = sorted({protocol.text for protocol in protocols(config.eval)})
-    tasks = sorted(config.eval.tasks) if config.eval.data_dir is not None else []
-    own = [config.eval.data_dir, config.eval.ppl.text, config.eval.ppl.field]
+    tasks = sorted(config.eval.tasks)
+    own = [config.eval.data_dir, config.eval.tasks_path, config.eval.ppl.text, config.eval.ppl.field]
     return [*own, names, tasks] if names or tasks else []
 
 

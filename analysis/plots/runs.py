@@ -10,12 +10,9 @@ from matplotlib.lines import Line2D
 from analysis.per_model import ModelFindings
 from analysis.plots.style import CROWD, canvas, looks, plain_log, wide_range
 from analysis.texts import Texts
+from eval.seven import CHANCE
 
 MOST = 30
-CHANCE = {
-    "boolq": 0.5, "piqa": 0.5, "hellaswag": 0.25, "winogrande": 0.5, "arc_easy": 0.25, "arc_challenge": 0.25,
-    "openbookqa": 0.25,
-}  # fmt: skip
 
 
 def intervals(found: ModelFindings, texts: Texts) -> Figure | None:

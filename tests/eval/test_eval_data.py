@@ -11,9 +11,10 @@ import pytest
 
 import eval.fetch
 from eval.config import TASKS, EvalConfig, PerplexityConfig
-from eval.data import SPLIT, data_digest, text_file
+from eval.data import data_digest, text_file
 from eval.fetch import fetch, task_source
-from eval.tasks import STOCK, load_tasks
+from eval.seven import SPLIT, STOCK
+from eval.tasks import load_tasks
 from pruning.errors import ConfigError, DataError
 from tests.eval.conftest import write_data, write_rows
 
@@ -192,13 +193,19 @@ def test_fetch_without_internet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     [
         (["folder=x"], "'folder=x' is not understood"),
         ([], "data_dir=DIR is required"),
-        (["data_dir=x", "tasks=mmlu"], "unknown mmlu"),
+        (["data_dir=x", "texts=pile"], "unknown pile"),
         (["data_dir=x", "model=a/b"], "belong together"),
     ],
 )
 def test_fetch_refuses(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         eval.fetch.parse(words)
+
+
+def test_fetch_knows_every_task_of_lm_eval(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert fetch([f"data_dir={tmp_path}", "tasks=riddlez"]) == 1
+    assert "lm-eval has no task" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fetch_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,5 +168,5 @@ def test_missing_task_split(here: Place) -> None:
 
 
 def test_unknown_task_and_protocol(here: Place) -> None:
-    refused(here, "eval.tasks=[riddles]", says=("riddles", "hellaswag"))
+    refused(here, "eval.tasks=[riddles]", says=("riddles", "secateur tasks"))
     refused(here, "eval=ppl", "eval.ppl.protocols=[pile]", says=("'pile'", "TEXT@WINDOW"))
