@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow test-fast check format bench wheel clean
+.PHONY: help setup demo test test-slow test-fast check format bench bench-gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -60,6 +60,9 @@ ifdef SECATEUR_SHARED
 else
 	@echo "not run: the methods beside Torch-Pruning on real models; set SECATEUR_SHARED=FOLDER (assets/models, assets/text)"
 endif
+
+bench-gpu: $(READY)  ## everything that should be fast on a GPU, with floors, in at most 8 minutes (BENCH="shape=tiny device=cpu" tries it)
+	$(BIN)/python -m eval.bench_gpu $(BENCH)
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .

@@ -68,6 +68,7 @@ def finished_record(
             "model_revision": pruned.loaded.revision,
             "model_dtype": str(pruned.loaded.model.dtype),
             "calibration_text": facts.get("text"),
+            "calibration_samples_at_once": facts.get("samples_at_once"),
         },
     )
 

@@ -31,6 +31,10 @@ from pruning.models.layout import read_layout
 from pruning.models.loading import LoadedModel
 
 SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 64, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 512, "tie_word_embeddings": False,
+    },
     "llama100m": {
         "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
         "num_key_value_heads": 4, "vocab_size": 32000, "tie_word_embeddings": True,
@@ -57,12 +61,12 @@ def build(shape: str, device: str) -> LoadedModel:
     return LoadedModel(model, None, adapter, read_layout(model, adapter), "bench", torch.device(device), None)
 
 
-def plain(loaded: LoadedModel, samples: Samples) -> None:
+def plain(loaded: LoadedModel, samples: Samples, batch: int = BATCH) -> None:
     """The textbook way: the model's own loss, backward, every gradient kept and accumulated."""
     model: Any = loaded.model
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    for ids in samples.ids.split(BATCH):
+    for ids in samples.ids.split(batch):
         ids = ids.to(loaded.device)
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
 

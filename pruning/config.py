@@ -6,7 +6,7 @@ how it is batched on the device, where files go) are not.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from pruning.config_method import MethodConfig, PriorKind
 from pruning.files import digest
@@ -91,8 +91,14 @@ class TaylorConfig(Frozen):
     seq_len: Annotated[int, Field(ge=2, description="tokens per sample")] = 128
     num_samples: Annotated[int, Field(ge=1, description="samples whose gradients are accumulated")] = 256
     batch_size: Annotated[
-        int, Field(ge=1, description="samples per backward pass; part of the definition")
+        int, Field(ge=1, description="samples whose mean loss is one batch's; part of the definition")
     ] = 4
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _auto(cls, raw: Any) -> Any:
+        """`auto` is the default: how many samples go through the device together is `capture.batch_size`'s matter."""
+        return cls.model_fields["batch_size"].default if raw == "auto" else raw
 
 
 class CaptureConfig(Frozen):
@@ -108,6 +114,13 @@ class CaptureConfig(Frozen):
     prior_share: Annotated[
         float, Field(gt=0, le=1, description="share of the samples that measure priors")
     ] = 0.2
+    batch_size: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Field(
+            json_schema_extra=LOCAL,
+            description="samples that go through the device together; auto: on a GPU as many as its memory takes",
+        ),
+    ] = "auto"
     on_nonfinite: Literal["skip", "fail"] = "skip"
     offload: Annotated[bool, Field(json_schema_extra=LOCAL)] = False
     gradient_checkpointing: Annotated[bool, Field(json_schema_extra=LOCAL)] = False

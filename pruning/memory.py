@@ -1,5 +1,6 @@
 """Peak memory of one pass: resident memory of this process, and what the accelerator's allocator held. Bytes."""
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,3 +80,18 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return "can't allocate memory" in text or "out of memory" in text
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that can still be taken on a GPU, those included that PyTorch holds unused; None for other devices."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+def give_back() -> None:
+    """Free what nobody refers to any more, on the host and on a GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

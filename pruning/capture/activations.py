@@ -3,6 +3,7 @@
 Shapes: B batch, T tokens, F features of a projection's input, U units.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -31,7 +32,7 @@ class ActivationRecorder:
     ) -> None:
         self.sites: list[Site] = []
         self._gradients, self._moments, self._offload = gradients, moments, offload
-        self._pending: dict[int, dict[str, torch.Tensor]] = {}
+        self._pending: dict[int, dict[str, list[torch.Tensor]]] = {}
         self._inputs: dict[int, torch.Tensor] = {}
         self._handles: list[RemovableHandle] = []
         self._text: torch.Tensor | None = None
@@ -70,12 +71,20 @@ class ActivationRecorder:
         self._handles.append(module.register_forward_pre_hook(hook))
 
     def begin(self, mask: torch.Tensor, scale: float) -> None:
-        """Announce a batch: its text mask [B, T], best on the host, and the factor on its loss."""
-        self._pending = {number: {} for number in range(len(self.sites))}
-        self._text, self._scale, self._backward = None, scale, False
+        """Announce samples: their text mask [B, T], best on the host, and the factor on their loss."""
+        self._pending = {number: {"inputs": [], "slopes": []} for number in range(len(self.sites))}
+        self._inputs, self._scale = {}, scale
+        self._sums.begin(self._next(mask), scale)
+
+    def more(self, mask: torch.Tensor) -> None:
+        """Announce further samples, to be committed with those before."""
+        self._sums.more(self._next(mask))
+
+    def _next(self, mask: torch.Tensor) -> torch.Tensor | None:
+        self._text, self._backward = None, False
         if self.sites and not bool(mask.all()):
             self._text = mask.to(self.sites[0].total.device, non_blocking=True)
-        self._sums.begin(self._text, scale)
+        return self._text
 
     def begin_backward(self) -> None:
         """From here on, forward hooks that fire belong to gradient checkpointing's recomputation."""
@@ -92,7 +101,7 @@ class ActivationRecorder:
             seen = activation.detach()
             self._sums.see(number, seen)
             if self._moments:
-                self._pending[number]["inputs"] = text_rows(seen, self._text)
+                self._pending[number]["inputs"].append(text_rows(seen, self._text))
             if activation.requires_grad:
                 self._inputs[number] = seen
                 activation.register_hook(lambda slope: self._receive(number, slope))
@@ -104,7 +113,7 @@ class ActivationRecorder:
 
             def keep(slope: torch.Tensor) -> None:
                 flat = slope.detach().reshape(-1, slope.shape[-1])
-                self._pending[number]["slopes"] = flat.to(wide(flat)) / self._scale
+                self._pending[number]["slopes"].append(flat.to(wide(flat)) / self._scale)
 
             output.register_hook(keep)
 
@@ -116,26 +125,24 @@ class ActivationRecorder:
         """None when everything pending is finite, else where it is not."""
         found = [] if (number := self._sums.unsound()) is None else [number]
         for number, pending in self._pending.items():
-            if not all(bool(torch.isfinite(value).all()) for value in pending.values()):
+            if not all(bool(torch.isfinite(value).all()) for values in pending.values() for value in values):
                 found.append(number)
         if not found:
             return None
         site = self.sites[min(found)]
         return f"layer {site.layer}, activation of {site.structure}"
 
-    def commit(self, samples: int, targets: int = 1) -> None:
-        """Add the batch to the totals.
+    def commit(self, sizes: Sequence[int], targets: Sequence[int]) -> None:
+        """Add batches to the totals.
 
-        `samples` turns the batch-mean slope into one per sample, `targets` (predicted tokens) into one of the sum.
+        `sizes` turn a batch's mean slope into one per sample, `targets` (predicted tokens) into one of the sum.
         """
-        self._sums.commit(samples)
+        self._sums.commit(sizes)
         for number, pending in self._pending.items():
             site = self.sites[number]
             if site.gram is not None and site.curvature is not None:
-                for total, rows, factor in (
-                    (site.gram, pending["inputs"], 1), (site.curvature, pending["slopes"], targets)
-                ):  # fmt: skip
-                    total += (rows.T @ rows * factor**2).to(total.device)
+                _add_products(site.gram, pending["inputs"], [1] * len(sizes), sizes)
+                _add_products(site.curvature, pending["slopes"], targets, sizes)
         self._pending, self._inputs = {}, {}
 
     def close(self) -> None:
@@ -143,3 +150,17 @@ class ActivationRecorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def _add_products(
+    total: torch.Tensor, parts: Sequence[torch.Tensor], factors: Sequence[int], sizes: Sequence[int]
+) -> None:
+    """Add r^T r, times each batch's squared factor, of rows [samples x T, F] that come in parts."""
+    every = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    if len(set(factors)) == 1:
+        batches = [(every, factors[0])]
+    else:
+        length = len(every) // sum(sizes)
+        batches = list(zip(every.split([size * length for size in sizes]), factors, strict=True))
+    for rows, factor in batches:
+        total += (rows.T @ rows * factor**2).to(total.device)

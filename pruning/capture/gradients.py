@@ -17,7 +17,12 @@ from pruning.models.layout import Layout
 
 
 class GradientFolder:
-    """Owns the hooks and the accumulators of the prunable parameters of some layers."""
+    """Owns the hooks and the accumulators of the prunable parameters of some layers.
+
+    Attributes:
+        tracked: What is folded.
+        hold: Let gradients add up in `parameter.grad`: more of the same batch follows.
+    """
 
     def __init__(
         self,
@@ -34,6 +39,8 @@ class GradientFolder:
         self._moments: dict[int, torch.Tensor] | None = None
         self._undo: set[int] | None = None
         self._scale = 1.0
+        self._unfinished = False
+        self.hold = False
         every = adapter.decoder_layers(model)
         for index in layers:
             for projection in adapter.projections:
@@ -82,13 +89,27 @@ class GradientFolder:
 
     @torch.no_grad()
     def _receive(self, number: int, parameter: torch.Tensor) -> None:
+        if self.hold:
+            return
         gradient = parameter.grad
         assert gradient is not None
         parameter.grad = None
+        self._unfinished = True
         if self._undo is None:
             self._fold.add(number, gradient, self._scale)
         elif number in self._undo:
             self._fold.remove(number, gradient, self._scale)
+        self._unfinished = False
+
+    @property
+    def torn(self) -> bool:
+        """Whether a fold was cut short: what it has changed is not known."""
+        return self._unfinished
+
+    def drop(self) -> None:
+        """Forget gradients that were held."""
+        for item in self.tracked:
+            item.parameter.grad = None
 
     def _measured(self) -> dict[int, torch.Tensor]:
         """Moments of this batch's gradients; asked for once, at its end."""

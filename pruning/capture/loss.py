@@ -74,7 +74,12 @@ def _losses(
 
 
 def next_token_loss(
-    model: Any, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, scale: float = 1.0
+    model: Any,
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    scale: float = 1.0,
+    targets: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean next-token loss of each sample, and of the batch.
 
@@ -84,13 +89,16 @@ def next_token_loss(
         ids: Token ids [B, T].
         mask: Bool [B, T], False on padding, which counts nowhere.
         scale: Factor on the batch loss (loss scaling in half precision).
+        targets: float32 [B], counted tokens of the batch that a sample belongs to, where these rows are part of a
+            batch or several of them.
 
     Returns:
-        Mean loss per sample [B] in nats (float32), and `scale` x the mean over all counted tokens of the batch.
+        Mean loss per sample [B] in nats (float32), and `scale` x the mean over all counted tokens of the batch;
+        with `targets` the sum of what these rows add to each batch's mean.
     """
     head = model.get_output_embeddings()
     counted = (mask[:, 1:] & mask[:, :-1]).to(torch.float32)
-    weights = counted / counted.sum().clamp(min=1)
+    weights = counted / (counted.sum().clamp(min=1) if targets is None else targets[:, None])
     rows = hidden[:, :-1].reshape(-1, hidden.shape[-1])
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses, total = ChunkedLoss.apply(  # type: ignore[misc]

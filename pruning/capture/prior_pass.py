@@ -10,6 +10,7 @@ import torch
 from pruning.calibration import Samples
 from pruning.capture.priors import measure_priors
 from pruning.capture.result import prior_samples
+from pruning.capture.room import Room
 from pruning.capture.site_sums import Site
 from pruning.capture.snapshots import batch_bounds
 from pruning.capture.workers import Workers
@@ -47,21 +48,23 @@ def bypass_priors(
     if not {"loss", "cosine"} & set(config.priors):
         return None, None, 0
     wanted = prior_samples(count, config.prior_share)
+    room = Room(taylor.batch_size, fixed=config.batch_size != "auto")
+
+    def measure(rows: slice) -> tuple[torch.Tensor | None, torch.Tensor, int]:
+        ids, mask = samples.ids[rows].to(loaded.device), samples.mask(rows).to(loaded.device)
+        return measure_priors(loaded.model, loaded.adapter, ids, mask, loss="loss" in config.priors)
+
     rises: dict[int, torch.Tensor] = {}
     cosines: dict[int, torch.Tensor] = {}
     work = 0
     with Bar("priors", wanted, show=progress) as bar:
         for number, (start, stop) in enumerate(batch_bounds(taylor.batch_size, [wanted])):
             if workers.mine(number):
-                rows = slice(start, stop)
-                ids, mask = samples.ids[rows].to(loaded.device), samples.mask(rows).to(loaded.device)
-                rise, cosine, tokens = measure_priors(
-                    loaded.model, loaded.adapter, ids, mask, loss="loss" in config.priors
-                )
-                work += tokens
-                cosines[number] = cosine
-                if rise is not None:
-                    rises[number] = rise
+                parts = room.in_parts(start, stop, measure)
+                work += sum(tokens for _, _, tokens in parts)
+                cosines[number] = torch.cat([cosine for _, cosine, _ in parts])
+                if "loss" in config.priors:
+                    rises[number] = torch.cat([rise for rise, _, _ in parts if rise is not None])
             bar.advance(stop - start)
     return (
         (workers.gather_rows(rises) if "loss" in config.priors else None),

@@ -31,7 +31,8 @@ class Capture:
         snapshots: Sample counts with scores, ascending; the last one is the number of samples.
         scores: "estimator/snapshot/structure" -> float32 [U], layers one after another.
         tensors: (layer, name, elements) of every tracked tensor.
-        batch_statistics: float32 [batches, P, S], of each batch's own gradient; empty without weight gradients.
+        batch_statistics: float32 [batches, P, S], of each batch's own gradient (NaN where several went through the
+            device together); empty without weight gradients.
         accumulated_statistics: snapshot -> float64 [P, S], of the accumulated gradient.
         prior_loss: float64 [n, L, 3], loss rise in nats per sample when (layer, attention, MLP) is bypassed.
         prior_cosine: float64 [n, L, 3], 1 - cos of the residual stream before and after.

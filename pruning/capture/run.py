@@ -17,11 +17,14 @@ from pruning.calibration import Samples
 from pruning.capture.advice import memory_advice
 from pruning.capture.borders import Borders
 from pruning.capture.moments import STATISTICS
-from pruning.capture.passes import CalibrationPass, Verdicts
+from pruning.capture.passes import CalibrationPass
 from pruning.capture.prior_pass import bypass_priors, gate_prior
 from pruning.capture.result import Capture
+from pruning.capture.room import Room, room_for
 from pruning.capture.segments import AUTO_BYTES, AUTO_SEGMENTS, Segment, cut
 from pruning.capture.snapshots import batch_bounds
+from pruning.capture.tally import Batch, Verdicts
+from pruning.capture.together import Together
 from pruning.capture.views import Estimator, Level
 from pruning.capture.workers import Workers
 from pruning.config import CaptureConfig, TaylorConfig
@@ -58,6 +61,7 @@ class _Task:
     snapshots: Sequence[int]
     estimators: Sequence[Estimator]
     workers: Workers
+    room: Room
     progress: bool | None
 
 
@@ -79,8 +83,11 @@ def run_capture(
     """
     started = time.perf_counter()
     workers, verdicts = Workers(), Verdicts()
-    task = _Task(loaded, samples, config, taylor.batch_size, level, snapshots, estimators, workers, progress)
     segments = number_of_segments(loaded, config, level)
+    room = room_for(loaded, config, taylor, level, segments)
+    task = _Task(
+        loaded, samples, config, taylor.batch_size, level, snapshots, estimators, workers, room, progress
+    )
     with memory_advice(config, level, segments, len(loaded.layout.layers)):
         while (parts := _walks(task, verdicts, segments)) is None:
             log.warning(
@@ -97,6 +104,7 @@ def run_capture(
         "samples": snapshots[-1],
         "seq_len": int(samples.ids.shape[1]),
         "batch_size": taylor.batch_size,
+        "samples_at_once": room.size,
         "text": samples.digest,
         "forward_tokens": math.ceil(workers.total(verdicts.forward) / layers) + prior_tokens,
         "prior_tokens": prior_tokens,
@@ -169,6 +177,7 @@ def _walk(task: _Task, segment: Segment, borders: Borders, verdicts: Verdicts, b
         borders=borders,
         verdicts=verdicts,
         workers=task.workers,
+        room=task.room,
     )
     try:
         return _accumulated(task, walk, bar)
@@ -180,33 +189,41 @@ def _accumulated(task: _Task, walk: CalibrationPass, bar: Bar) -> _Part | None:
     """Every batch, and what is to be known at every snapshot and at the end; None when a batch was disputed."""
     part, workers, tally = _Part(), task.workers, walk.tally
     bounds = batch_bounds(task.batch_size, task.snapshots) if task.level > Level.WEIGHTS else []
-    for number, (start, stop) in enumerate(bounds):
-        if workers.mine(number):
-            rows = slice(start, stop)
-            device = task.loaded.device
-            walk.batch(task.samples.ids[rows].to(device), task.samples.mask(rows), number)
-        if stop in task.snapshots:
-            if workers.total(tally.disputed):
-                return None
-            if workers.total(len(tally.numbers)) == 0:
-                where = workers.gather(tally.skipped)[0]["where"]
-                raise NumericsError(
-                    f"none of the first {stop} calibration samples gave a finite gradient ({where}). "
-                    "Look at the model's weights, or use model.dtype=bfloat16 or float32"
-                )
-            found, statistics = walk.snapshot()
-            for name, value in found.items():
-                estimator, structure = name.split("/")
-                part.scores[f"{estimator}/{stop}/{structure}"] = value
-            if statistics is not None:
-                part.accumulated[stop] = statistics
-        bar.advance(stop - start)
+    together, begin = Together(walk), 0
+    for end in task.snapshots:
+        group = [(number, rows) for number, rows in enumerate(bounds) if begin < rows[1] <= end]
+        own = [_batch(task, number, slice(*rows)) for number, rows in group if workers.mine(number)]
+        for done in together.run(own):
+            bar.advance(done)
+        bar.advance(sum(stop - start for number, (start, stop) in group if not workers.mine(number)))
+        begin = end
+        if not bounds:
+            continue
+        if workers.total(tally.disputed):
+            return None
+        if workers.total(len(tally.numbers)) == 0:
+            where = workers.gather(tally.skipped)[0]["where"]
+            raise NumericsError(
+                f"none of the first {end} calibration samples gave a finite gradient ({where}). "
+                "Look at the model's weights, or use model.dtype=bfloat16 or float32"
+            )
+        found, statistics = walk.snapshot()
+        for name, value in found.items():
+            estimator, structure = name.split("/")
+            part.scores[f"{estimator}/{end}/{structure}"] = value
+        if statistics is not None:
+            part.accumulated[end] = statistics
     if task.level >= Level.GATE and "gate" in task.config.priors:
         sizes = {number: len(losses) for number, losses in tally.by_number(tally.losses).items()}
         part.gate = gate_prior(walk.recorder.sites, sizes, workers, len(task.loaded.layout.layers))
     if walk.folder is not None and walk.folder.tracked:
         part.tensors = tuple((t.layer, t.name, t.parameter.numel()) for t in walk.folder.tracked)
-        part.statistics = workers.gather_rows(tally.by_number([row[None] for row in tally.statistics]))
+        part.statistics = workers.gather_rows({number: row[None] for number, row in tally.statistics.items()})
     part.losses = workers.gather_rows(tally.by_number([row.double().cpu() for row in tally.losses]))
     part.skipped = workers.gather(tally.skipped)
     return part
+
+
+def _batch(task: _Task, number: int, rows: slice) -> Batch:
+    """One batch, its ids on the model's device."""
+    return Batch(number, task.samples.ids[rows].to(task.loaded.device), task.samples.mask(rows))

@@ -11,7 +11,7 @@ of them, N x T x D numbers each.
 Shapes: N samples, B batch, T tokens, D hidden, L layers, S segments.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -73,35 +73,67 @@ class SegmentRunner:
         model: Any = loaded.model
         self._base: nn.Module = model.get_submodule(model.base_model_prefix)
         self._layers = list(loaded.adapter.decoder_layers(model))
-        self._entry: torch.Tensor | None = None
-        self._inputs: dict[int, torch.Tensor] = {}
+        self._entries: list[torch.Tensor] = []
+        self._inputs: dict[int, list[torch.Tensor]] = {}
+
+    def begin(self) -> None:
+        """Forget what was run before."""
+        self._entries, self._inputs = [], {}
 
     def last_hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Top segment: final hidden states [B, T, D]; a graph is recorded for its layers only."""
         with self._watched(ids.shape):
             return self._base(input_ids=ids, use_cache=False).last_hidden_state
 
-    def output(self, ids: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Any other segment: its output and the slope there, [B, T, D] each."""
+    def output(
+        self, ids: torch.Tensor, numbers: Sequence[int], rows: slice
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Any other segment: its output and the slope there, [B, T, D] each, of some rows of some batches."""
         device = _device(self._layers[self.segment.start])
         if self.segment.bottom:
             hidden = self._embedded(ids)
         else:
-            hidden = self.borders.input(self.segment.start, number).to(device)
-            self._entry = hidden = hidden.requires_grad_()
-        slope = self.borders.slope(number).to(device)  # before the layers run, which it would wait for
+            hidden = _joined(lambda number: self.borders.input(self.segment.start, number), numbers, rows)
+            hidden = hidden.to(device).requires_grad_()
+            self._entries.append(hidden)
+        slope = _joined(self.borders.slope, numbers, rows).to(
+            device
+        )  # before the layers run, which it would wait for
+        if ids.shape not in self.borders.keywords:
+            self._learn(ids)
         for index in self.segment.layers:
             hidden = _states(self._layers[index](hidden, **self.borders.keywords[ids.shape][index]))
         return hidden, slope.to(hidden.device)
 
-    def leave(self, number: int) -> None:
-        """The batch counts: keep what entered the segments below, and its slope at the lower border."""
+    def leave(self, sizes: dict[int, int]) -> None:
+        """Batches (number -> samples) count: keep what entered the segments below, and slopes at the lower border."""
         for index, hidden in self._inputs.items():
-            self.borders.put_input(index, number, hidden)
-        self._inputs = {}
-        entry, self._entry = self._entry, None
-        if entry is not None:
-            self.borders.put_slope(number, entry.grad if entry.grad is not None else torch.zeros_like(entry))
+            for number, part in zip(sizes, _parts(hidden, sizes), strict=True):
+                self.borders.put_input(index, number, part)
+        slopes = [torch.zeros_like(e) if e.grad is None else e.grad for e in self._entries]
+        for number, part in zip(sizes, _parts(slopes, sizes), strict=False):
+            self.borders.put_slope(number, part)
+        self.begin()
+
+    def _learn(self, ids: torch.Tensor) -> None:
+        """Keep the layers' arguments for batches of a shape that the top segment has not seen; no layer runs."""
+        new = self.borders.keywords.setdefault(ids.shape, {})
+
+        def passing(index: int) -> Callable[..., torch.Tensor]:
+            def forward(hidden_states: torch.Tensor, **keywords: Any) -> torch.Tensor:
+                new[index] = keywords
+                return hidden_states
+
+            return forward
+
+        for index, layer in enumerate(self._layers):
+            layer.__dict__["forward"] = passing(index)
+        try:
+            with torch.no_grad():
+                self._base(input_ids=ids, use_cache=False)
+        finally:
+            for layer in self._layers:
+                del layer.__dict__["forward"]
 
     def _embedded(self, ids: torch.Tensor) -> torch.Tensor:
         """What the model feeds to its first layer."""
@@ -124,7 +156,6 @@ class SegmentRunner:
         if self.segment.bottom:
             yield
             return
-        self._entry = None
         new = self.borders.keywords.setdefault(shape, {})
         handles = [
             layer.register_forward_pre_hook(self._before(index, new), with_kwargs=True)
@@ -142,7 +173,7 @@ class SegmentRunner:
             if index not in new:
                 new[index] = {name: value for name, value in kwargs.items() if name != "hidden_states"}
             if index in self.borders.kept:
-                self._inputs[index] = _entering(args, kwargs).detach()
+                self._inputs.setdefault(index, []).append(_entering(args, kwargs).detach())
 
         return hook
 
@@ -150,12 +181,25 @@ class SegmentRunner:
         entry = _states(output).detach()
         if not torch.is_grad_enabled():
             return output
-        self._entry = entry.requires_grad_()
-        return (self._entry, *output[1:]) if isinstance(output, tuple) else self._entry
+        self._entries.append(entry.requires_grad_())
+        return (entry, *output[1:]) if isinstance(output, tuple) else entry
 
 
 def _entering(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     return args[0] if args else kwargs["hidden_states"]
+
+
+def _joined(of: Callable[[int], torch.Tensor], numbers: Sequence[int], rows: slice) -> torch.Tensor:
+    """Some rows of batches, one after another."""
+    parts = [of(number) for number in numbers]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts))[rows]
+
+
+def _parts(pieces: Sequence[torch.Tensor], sizes: dict[int, int]) -> Sequence[torch.Tensor]:
+    """What came in pieces, by batch."""
+    if not pieces:
+        return ()
+    return (pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))).split(list(sizes.values()))
 
 
 def _states(output: Any) -> torch.Tensor:

@@ -35,7 +35,11 @@ class SiteSums(Protocol):
     """Sums over one batch; sites go by their number."""
 
     def begin(self, text: torch.Tensor | None, scale: float) -> None:
-        """Announce a batch; `text` bool [B, T], None where every token counts; `scale` is the factor on its loss."""
+        """Announce samples; `text` bool [B, T], None where every token counts; `scale` is the factor on their loss."""
+        ...
+
+    def more(self, text: torch.Tensor | None) -> None:
+        """Announce further samples, to be committed with those before."""
         ...
 
     def see(self, number: int, activation: torch.Tensor) -> None:
@@ -50,8 +54,8 @@ class SiteSums(Protocol):
         """The first site with a sum that is not finite. May wait for the device."""
         ...
 
-    def commit(self, samples: int) -> None:
-        """Add the batch to the sites; B = `samples` turns its mean slope into one per sample."""
+    def commit(self, sizes: Sequence[int]) -> None:
+        """Add the samples to the sites: batches of `sizes`, which turn a batch's mean slope into one per sample."""
         ...
 
 
@@ -78,19 +82,29 @@ class PlainSums:
         self._pending = {number: {} for number in range(len(self._sites))}
         self._text, self._scale = text, scale
 
+    def more(self, text: torch.Tensor | None) -> None:
+        """See `SiteSums`."""
+        self._text = text
+
     def see(self, number: int, activation: torch.Tensor) -> None:
         """See `SiteSums`."""
         rows = text_rows(activation, self._text)
-        self._pending[number]["total"] = rows.sum(0).double()
-        self._pending[number]["squares"] = rows.square().sum(0).double()
+        self._add(number, "total", rows.sum(0).double())
+        self._add(number, "squares", rows.square().sum(0).double())
 
     def receive(self, number: int, activation: torch.Tensor, slope: torch.Tensor) -> None:
         """See `SiteSums`."""
         dtype = wide(activation)
         product = (activation.to(dtype) * slope.to(dtype)).sum(1).double() / self._scale  # [B, F]
         per_unit = product.reshape(product.shape[0], self._sites[number].units, -1).sum(2)  # [B, U]
-        self._pending[number]["gate"] = per_unit.abs().sum(0)
-        self._pending[number]["slope"] = per_unit.sum(1)
+        self._add(number, "gate", per_unit.abs().sum(0))
+        before = self._pending[number].get("slope")
+        slope = per_unit.sum(1)
+        self._pending[number]["slope"] = slope if before is None else torch.cat([before, slope])
+
+    def _add(self, number: int, name: str, value: torch.Tensor) -> None:
+        before = self._pending[number].get(name)
+        self._pending[number][name] = value if before is None else before + value
 
     def unsound(self) -> int | None:
         """See `SiteSums`."""
@@ -99,7 +113,7 @@ class PlainSums:
                 return number
         return None
 
-    def commit(self, samples: int) -> None:
+    def commit(self, sizes: Sequence[int]) -> None:
         """See `SiteSums`."""
         for number, pending in self._pending.items():
             site = self._sites[number]
@@ -107,7 +121,8 @@ class PlainSums:
             site.squares += pending["squares"]
             if "gate" in pending:
                 site.gate += pending["gate"]
-                site.slopes.append(pending["slope"] * samples)
+                parts = pending["slope"].split(list(sizes))
+                site.slopes += [part * size for part, size in zip(parts, sizes, strict=True)]
         self._pending = {}
 
 

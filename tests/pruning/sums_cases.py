@@ -59,7 +59,7 @@ def test_sums_of_activations(
             site.gate += each.abs().sum(0)
             slopes[number].append(each.sum(1) * samples)
         assert sums.unsound() is None
-        sums.commit(samples)
+        sums.commit([samples])
     for number, (found, site) in enumerate(zip(sites, expected, strict=True)):
         torch.testing.assert_close(found.total, site.total, rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(found.squares, site.squares, rtol=1e-5, atol=1e-5)
@@ -82,7 +82,7 @@ def test_a_bad_activation_is_found_and_leaves_no_trace(kind: str, where: str) ->
             sums.see(number, x)
             sums.receive(number, x, slope)
         assert sums.unsound() == (1 if bad else None)
-    sums.commit(2)
+    sums.commit([2])
     for site in sites:
         assert torch.equal(site.total, torch.full_like(site.total, 18.0))
         assert torch.equal(site.gate, torch.full_like(site.gate, 2 * 9 * 10.0))

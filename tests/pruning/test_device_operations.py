@@ -36,7 +36,7 @@ FLOOR = 12
 """Bytes per weight of one walk in bfloat16: gradient 2, weight 2, float32 accumulator read and written 8."""
 NO_WORK = {
     "view", "_unsafe_view", "t", "transpose", "permute", "slice", "select", "expand", "unsqueeze", "squeeze", "detach",
-    "alias", "as_strided", "unbind", "empty", "empty_like", "new_empty", "_local_scalar_dense",
+    "alias", "as_strided", "unbind", "split_with_sizes", "empty", "empty_like", "new_empty", "_local_scalar_dense",
 }  # fmt: skip
 OWNERS = {gradients.__file__: "fold", activations.__file__: "sites"}
 """Whose hooks and questions at the end of a batch they are."""
