@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow test-fast check format bench bench-gpu wheel clean
+.PHONY: help setup demo test test-slow test-fast test-gpu check format bench bench-gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,9 @@ test-slow: $(READY)  ## the tests that take minutes: kills and restarts, real gr
 
 test-fast: $(READY)  ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not slurm and not shared" $(PYTEST)
+
+test-gpu: $(READY)  ## every family and method, the kernels, evaluation and the speed clock on the GPU (SECATEUR_TEST_DEVICE=cpu: without one)
+	SECATEUR_TEST_DEVICE=$${SECATEUR_TEST_DEVICE:-cuda} $(BIN)/python -m pytest -m gpu $(PYTEST)
 
 check: $(READY)  ## lint, format, types, layers: what CI runs before the tests
 	$(BIN)/ruff check .
