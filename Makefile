@@ -55,6 +55,7 @@ bench: $(READY)  ## measure both sides of every speed claim in one go, and print
 	$(BIN)/python -m eval.speed.bench_loops
 	$(BIN)/python -m slurm.bench_grid eval.limit=5 eval.ppl.max_tokens=1000
 	$(BIN)/python -m pruning.bench_refit
+	$(BIN)/python -m pruning.bench_save
 ifdef SECATEUR_SHARED
 	for model in stories260K babyllama-tok105-940K; do \
 	  $(BIN)/python -m eval.bench_methods model=$(SECATEUR_SHARED)/assets/models/$$model \
