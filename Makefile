@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-slow test-fast check format bench bench-gpu wheel clean
+.PHONY: help setup demo test test-slow test-fast test-gpu check format bench bench-gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +35,9 @@ test-slow: $(READY)  ## the tests that take minutes: kills and restarts, real gr
 test-fast: $(READY)  ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not slurm and not shared" $(PYTEST)
 
+test-gpu: $(READY)  ## every family and method, the kernels, evaluation and the speed clock on the GPU (SECATEUR_TEST_DEVICE=cpu: without one)
+	SECATEUR_TEST_DEVICE=$${SECATEUR_TEST_DEVICE:-cuda} $(BIN)/python -m pytest -m gpu $(PYTEST)
+
 check: $(READY)  ## lint, format, types, layers: what CI runs before the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,6 +55,7 @@ bench: $(READY)  ## measure both sides of every speed claim in one go, and print
 	$(BIN)/python -m eval.speed.bench_loops
 	$(BIN)/python -m slurm.bench_grid eval.limit=5 eval.ppl.max_tokens=1000
 	$(BIN)/python -m pruning.bench_refit
+	$(BIN)/python -m pruning.bench_save
 ifdef SECATEUR_SHARED
 	for model in stories260K babyllama-tok105-940K; do \
 	  $(BIN)/python -m eval.bench_methods model=$(SECATEUR_SHARED)/assets/models/$$model \

@@ -13,6 +13,7 @@ from pruning.files import new_directory, write_json
 from pruning.modeling_pruned import PREFIX
 from pruning.models.loading import load_pruned
 from pruning.plan import PruningPlan
+from pruning.shards import save_weights
 from pruning.tensors import disk_errors
 
 CODE = "modeling_pruned.py"
@@ -42,7 +43,7 @@ def save_pruned(
         model.config.auto_map = {"AutoModelForCausalLM": f"{place}.{kind}", "AutoModel": f"{place}.{base}"}
         model.config.architectures = [kind]
         with disk_errors():
-            model.save_pretrained(temporary, safe_serialization=True)
+            save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
         shutil.copyfile(modeling_pruned.__file__, temporary / CODE)
         plan.save(temporary / "plan.json")

@@ -2,8 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -11,6 +15,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    path
+)  # children find this checkout, installed or not, from any folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,6 +26,19 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def device() -> "torch.device":
+    """Where tests of the `gpu` tier run: `SECATEUR_TEST_DEVICE`, else the GPU of this machine, else its CPU."""
+    import torch
+
+    name = os.environ.get("SECATEUR_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        pytest.skip(
+            f"SECATEUR_TEST_DEVICE={name}: there is no CUDA device; cpu runs what can run without one"
+        )
+    return torch.device(name)
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,44 @@ def test_sums_of_activations(
 
 
 @pytest.mark.parametrize("kind", SUMS)
+@pytest.mark.parametrize("sizes", [(5,), (2, 3), (3, 2)])
+def test_samples_may_come_in_pieces_and_batches_together(kind: str, sizes: tuple[int, ...]) -> None:
+    """Five samples as one batch or two, in pieces of one size or another: the same sums."""
+    torch.manual_seed(0)
+    x, slope = torch.randn(2, 5, 9, 40, device=DEVICE)
+    mask = torch.rand(5, 9, device=DEVICE) < 0.7
+    found: list[list[Site]] = []
+    for pieces in ([slice(0, 5)], [slice(0, 2), slice(2, 4), slice(4, 5)]):
+        sites = sites_of(40, 4)
+        sums = SUMS[kind](sites)
+        for rows in pieces:
+            if rows.start == 0:
+                sums.begin(mask[rows], 2.0)
+            else:
+                sums.more(mask[rows])
+            for number in range(len(sites)):
+                sums.see(number, x[rows])
+                sums.receive(number, x[rows], slope[rows])
+        assert sums.unsound() is None
+        sums.commit(sizes)
+        found.append(sites)
+    each = (x.double() * slope.double()).sum((1, 2)) / 2
+    factors = torch.tensor([size for size in sizes for _ in range(size)], device=DEVICE)
+    for whole, parts in zip(*found, strict=True):
+        for name in ("total", "squares", "gate"):
+            torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-5)
+        assert [len(part) for part in parts.slopes] == list(sizes)
+        torch.testing.assert_close(torch.cat(parts.slopes), each * factors, rtol=1e-4, atol=1e-3)
+    bad = sites_of(40, 4)
+    sums = SUMS[kind](bad)
+    sums.begin(None, 1.0)
+    sums.see(0, x * torch.nan)
+    sums.more(None)
+    sums.see(0, x)
+    assert sums.unsound() == 0
+
+
+@pytest.mark.parametrize("kind", SUMS)
 @pytest.mark.parametrize("where", ["activation", "slope"])
 def test_a_bad_activation_is_found_and_leaves_no_trace(kind: str, where: str) -> None:
     sites = sites_of(40, 4)
