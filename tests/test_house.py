@@ -1,5 +1,6 @@
 """The house itself: light imports, live configs, whole tables, short files, one owner for each top-level name."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -122,6 +123,26 @@ def test_models_methods_and_tasks_list_what_exists(capsys: pytest.CaptureFixture
 def test_seven_tasks_have_their_metric() -> None:
     assert tuple(METRIC) == TASKS
     assert len(TASKS) == 7
+
+
+NAMES = re.compile(
+    r"[qkv]_proj|gate_proj|up_proj|input_layernorm|post_attention_layernorm|self_attn|layer\.mlp\b|embed_tokens"
+    r"|base_model_prefix"
+)
+"""What Transformers calls the parts of a layer, in some family or other."""
+
+
+def test_what_a_family_is_like_is_known_in_one_place(root: Path) -> None:
+    """Nobody outside `pruning/models/` names a module of a decoder layer: everybody asks the adapter."""
+    found = [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for package in PACKAGES
+        for path in sorted((root / package).rglob("*.py"))
+        if (root / "pruning" / "models") not in path.parents
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if NAMES.search(line)
+    ]
+    assert found == []
 
 
 def test_files_stay_short(root: Path) -> None:

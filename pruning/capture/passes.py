@@ -86,6 +86,7 @@ class CalibrationPass:
         self.workers = workers or Workers()
         self.tally = _Tally()
         model: Any = loaded.model
+        self._head = loaded.adapter.head(model)
         self._before = requires_gradient(model, False)
         model.zero_grad(set_to_none=True)  # what somebody left there is not of this text
         self.recorder = ActivationRecorder(
@@ -187,7 +188,7 @@ class CalibrationPass:
             if self.segment.top:
                 hidden = self.runner.last_hidden(ids)
                 text = mask.to(ids.device, non_blocking=True)
-                losses, root = next_token_loss(self.loaded.model, hidden, ids, text, scale)
+                losses, root = next_token_loss(self._head, hidden, ids, text, scale)
                 slope = None
             else:
                 root, slope = self.runner.output(ids, number)

@@ -1,11 +1,13 @@
 """How many units each layer has and what each costs in parameters, read from the modules themselves."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from pruning.errors import ModelError
 from pruning.models.adapter import ModelAdapter, Projection, Structure, linear
+from pruning.models.modeling_pruned import named
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,37 @@ class Layout:
     decoder_parameters: int
 
 
-def head_dim(layer: nn.Module, adapter: ModelAdapter) -> int:
-    """Width of one attention head, in features."""
-    return int(layer.get_submodule(adapter.attention).head_dim)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Heads:
+    """The attention of one layer.
+
+    Attributes:
+        groups: KV heads.
+        queries: Query heads per KV head.
+        width: Features of one head.
+        scaling: Factor on the scores.
+    """
+
+    groups: int
+    queries: int
+    width: int
+    scaling: float
+
+
+def heads_of(layer: nn.Module, adapter: ModelAdapter) -> Heads | None:
+    """Count the heads of a layer; None where its attention is gone, or is not as the family says."""
+    block = adapter.attention
+    module: Any = block.module(layer)
+    width = getattr(module, "head_dim", None)
+    output, key = (
+        named(layer, p.path) for p in (block.output, next(p for p in block.projections if p.heads == "kv"))
+    )
+    if not (isinstance(width, int) and isinstance(output, nn.Linear) and isinstance(key, nn.Linear)):
+        return None
+    groups = max(1, key.out_features // width)
+    scaling = getattr(module, "scaling", None)
+    factor = scaling if isinstance(scaling, float) else width**-0.5
+    return Heads(groups, output.in_features // (groups * width), width, factor)
 
 
 def check_modules(model: nn.Module, adapter: ModelAdapter) -> None:
@@ -104,8 +134,9 @@ def read_layout(model: nn.Module, adapter: ModelAdapter) -> Layout:
 def _layer_layout(layer: nn.Module, adapter: ModelAdapter) -> LayerLayout:
     groups = channels = 0
     if linear(layer, adapter.output("attention")) is not None:
-        key = next(p for p in adapter.of("attention") if p.heads == "kv")
-        groups = _linear(layer, key).out_features // head_dim(layer, adapter)
+        heads = heads_of(layer, adapter)
+        assert heads is not None
+        groups = heads.groups
     if linear(layer, adapter.output("mlp")) is not None:
         channels = _linear(layer, adapter.output("mlp")).in_features
     return LayerLayout(
@@ -113,8 +144,8 @@ def _layer_layout(layer: nn.Module, adapter: ModelAdapter) -> LayerLayout:
         channels=channels,
         group_cost=_unit_cost(layer, adapter, "attention", groups),
         channel_cost=_unit_cost(layer, adapter, "mlp", channels),
-        attention_fixed=_fixed(layer, adapter, "attention", adapter.head_norms) if groups else 0,
-        mlp_fixed=_fixed(layer, adapter, "mlp", ()) if channels else 0,
+        attention_fixed=_fixed(layer, adapter, "attention") if groups else 0,
+        mlp_fixed=_fixed(layer, adapter, "mlp") if channels else 0,
         attention_gain=_gain(layer, adapter, "attention") if groups else 0,
         mlp_gain=_gain(layer, adapter, "mlp") if channels else 0,
     )
@@ -143,11 +174,9 @@ def _unit_cost(layer: nn.Module, adapter: ModelAdapter, structure: Structure, un
     return total // units
 
 
-def _fixed(layer: nn.Module, adapter: ModelAdapter, structure: Structure, extra: tuple[str, ...]) -> int:
-    total = sum(
-        p.numel()
-        for path in (adapter.norm(structure), *extra)
-        for p in layer.get_submodule(path).parameters()
-    )
+def _fixed(layer: nn.Module, adapter: ModelAdapter, structure: Structure) -> int:
+    block = adapter.block(structure)
+    paths = (*block.norms, *block.shared)
+    total = sum(p.numel() for path in paths for p in layer.get_submodule(path).parameters())
     bias = _linear(layer, adapter.output(structure)).bias
     return total + (bias.numel() if bias is not None else 0)

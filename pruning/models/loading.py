@@ -19,10 +19,10 @@ from transformers.utils.logging import disable_progress_bar
 from pruning.config import ModelConfig
 from pruning.errors import ConfigError, ModelError
 from pruning.identity import model_fingerprint, model_folder
-from pruning.modeling_pruned import pruned_class
 from pruning.models.adapter import ModelAdapter, adapter_for
 from pruning.models.folder import check_folder, refuse_quantised
 from pruning.models.layout import Layout, check_modules, read_layout
+from pruning.models.modeling_pruned import pruned_class
 from pruning.models.proof import prove
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from pruning.compensation.refit import cut_and_refit
 from pruning.config import BudgetConfig, GuardConfig, MethodConfig
 from pruning.config_method import CompensationConfig, ScheduleConfig
 from pruning.importance.scores import Scores, final_scores
-from pruning.modeling_pruned import get_geometry
 from pruning.models.adapter import STRUCTURES, Structure, linear
 from pruning.models.loading import LoadedModel, load_pruned
+from pruning.models.modeling_pruned import get_geometry
 from pruning.plan import LayerPlan, PruningPlan, whole
 from pruning.schedule import in_dense_units, ratios
 from pruning.surgery import prune

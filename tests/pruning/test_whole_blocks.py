@@ -18,9 +18,9 @@ from pruning.compose import compose, register
 from pruning.config import BudgetConfig, GuardConfig, MethodConfig, validate
 from pruning.diagnosis import LABELS
 from pruning.errors import BudgetError
-from pruning.modeling_pruned import get_geometry, set_geometry
 from pruning.models.adapter import Structure
 from pruning.models.layout import Layout
+from pruning.models.modeling_pruned import get_geometry, set_geometry
 from pruning.surgery import prune
 from tests.pruning.commands import Place, call, documents, only_record, records, save_model, write_jsonl
 from tests.pruning.conftest import VARIANTS, build
