@@ -123,13 +123,25 @@ def _rebuild(model: Any, adapter: ModelAdapter, kept: list[int]) -> None:
     origin = getattr(config, "secateur_layers", None) or list(range(len(old)))
     set_geometry(config, None)
     config.num_hidden_layers = len(kept)
+    layers = getattr(owner, name)
     if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in kept]
+        types = [config.layer_types[i] for i in kept]
+        config.layer_types = _cached_types(types, [adapter.attention.module(x) is not None for x in layers])
     config.secateur_layers = [origin[i] for i in kept]
     config.secateur_blocks = blocks = adapter.described(model)
-    layers = getattr(owner, name)
     assign_cache_slots(layers, getattr(config, "layer_types", None), blocks)
     set_geometry(config, _geometry(model, adapter))
+
+
+def _cached_types(types: list[str], attends: list[bool]) -> list[str]:
+    """Attention types of layers; those that lost their attention take the type of the first layer that has one.
+
+    A cache measures its length at its first slot, which therefore must be of a type that is still used.
+    """
+    first = next((kind for kind, has in zip(types, attends, strict=True) if has), None)
+    if first is None:
+        return types
+    return [kind if has else first for kind, has in zip(types, attends, strict=True)]
 
 
 def _geometry(model: Any, adapter: ModelAdapter) -> dict[int, dict[str, Any]]:

@@ -15,7 +15,8 @@ from eval.speed.config import SpeedConfig
 from pruning.compose import CONF_DIR, compose, describe, options, register
 from pruning.config import config_digest, estimator_names, identity, validate
 from pruning.importance import ESTIMATORS
-from pruning.models.adapter import load_families
+from pruning.models.adapter import PARTS, load_families
+from tests.families import FAMILIES
 
 PACKAGES = ("pruning", "eval", "analysis", "slurm", "conf")
 LOCAL = {"model": "local model.path=somewhere", "calibration": "text_file calibration.path=text.txt"}
@@ -68,8 +69,13 @@ def test_estimators_are_called_what_their_files_are_called() -> None:
     assert sorted(ESTIMATORS) == estimator_names()
 
 
-def test_families_are_called_what_their_files_are_called() -> None:
-    assert set(load_families()) == {"llama", "mistral", "qwen2", "qwen3"}
+def test_families_are_called_what_their_files_are_called(root: Path) -> None:
+    """And each has its tiny models, from which every contract test runs, and its line in the README."""
+    files = {path.stem for path in (root / "pruning" / "models").glob("*.py")} - PARTS - {"__init__"}
+    assert set(load_families()) == files == set(FAMILIES)
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for adapter in load_families().values():
+        assert f"| {adapter.title} | `{adapter.model_type}` | {adapter.notes} |" in readme
 
 
 def test_the_identity_forgets_places_and_labels() -> None:

@@ -141,7 +141,7 @@ def open_model(config: SpeedConfig) -> LoadedModel:
         config=read,
         revision=settings.revision,
         dtype=settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype),
-        attn_implementation=settings.attention,
+        attn_implementation=shell.adapter.implementation or settings.attention,
         device_map=settings.device_map,
         use_safetensors=True,
         disable_mmap=True,

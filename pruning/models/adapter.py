@@ -38,6 +38,7 @@ class ModelAdapter:
         logit_factor: Config key of a factor on the logits, or None.
         logit_divisor: Config key of a divisor of the logits, or None.
         softcap: Config key of c in c tanh(logits / c), or None.
+        implementation: The attention implementation of Transformers that computes all that the family does; None: any.
         notes: Traits worth knowing, for the table that `secateur models` prints.
     """
 
@@ -51,6 +52,7 @@ class ModelAdapter:
     logit_factor: str | None = None
     logit_divisor: str | None = None
     softcap: str | None = None
+    implementation: str | None = None
     notes: str = ""
 
     def block(self, structure: Structure) -> Block:
@@ -125,6 +127,12 @@ class ModelAdapter:
 ADAPTERS: dict[str, ModelAdapter] = {}
 PARTS = {"adapter", "block", "folder", "head", "layout", "loading", "modeling_pruned", "proof"}
 """Modules beside the families."""
+EXPERTS = "its MLP is a mixture of experts, which units are not cut from yet"
+REFUSED = {
+    "mixtral": EXPERTS, "qwen2_moe": EXPERTS, "qwen3_moe": EXPERTS, "olmoe": EXPERTS, "granitemoe": EXPERTS,
+    "phi3": "it fuses q, k and v into one map, and gate and up into another",
+}  # fmt: skip
+"""Families that were looked at and do not fit, with the reason."""
 GUESS = ModelAdapter(
     "",
     "unknown",
@@ -150,8 +158,9 @@ def adapter_for(model_type: str) -> ModelAdapter:
         ModelError: Naming the families that exist.
     """
     if model_type not in load_families():
+        why = f" ({REFUSED[model_type]})" if model_type in REFUSED else ""
         raise ModelError(
-            f"model_type={model_type!r} is not supported; families: {', '.join(sorted(ADAPTERS))}. "
+            f"model_type={model_type!r} is not supported{why}; families: {', '.join(sorted(ADAPTERS))}. "
             "A new family is one file in pruning/models/ (see docs/adding_a_model.md)."
         )
     return ADAPTERS[model_type]

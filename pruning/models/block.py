@@ -57,10 +57,11 @@ class Block:
         projections: Its linear maps; the last one writes towards the residual stream.
         norm: The norm that feeds it, or None where it reads the stream itself.
         after: The norm behind it, or None.
-        shared: Norms inside it that all units share (one head wide): they go only with the whole block.
+        shared: Norms inside it that all units share: they go only with the whole block.
         scale: Attribute of the layer with the factor on what the block adds, or None.
         bias_key: Config key that says whether the family itself gives the output projection a bias.
         counts: Attributes of the module that hold a number of heads or channels, each with its config key.
+        whole: It is a single unit: something inside mixes its heads, so that it goes whole or not at all.
     """
 
     structure: Structure
@@ -72,6 +73,7 @@ class Block:
     scale: str | None = None
     bias_key: str = ""
     counts: tuple[tuple[str, str], ...] = ()
+    whole: bool = False
 
     @property
     def output(self) -> Projection:
@@ -122,7 +124,9 @@ class Block:
         return 1.0 if self.scale is None else float(getattr(layer, self.scale))
 
     def sizes(self, units: int, group: int) -> dict[str, int]:
-        """Its widths as config keys; `group` is g."""
+        """Its widths as config keys; `group` is g. Nothing where the width never changes."""
+        if self.whole:
+            return {}
         heads = {"query": units * group, "kv": units, None: units}
         return {KEYS[p.heads]: heads[p.heads] for p in self.projections}
 

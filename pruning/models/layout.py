@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from pruning.errors import ModelError
-from pruning.models.adapter import ModelAdapter, Projection, Structure, linear
+from pruning.models.adapter import Block, ModelAdapter, Projection, Structure, linear
 from pruning.models.modeling_pruned import named
 
 
@@ -119,9 +119,23 @@ def check_modules(model: nn.Module, adapter: ModelAdapter) -> None:
                 raise ModelError(
                     f"layer {index} lacks {', '.join(missing)}, as family {adapter.title} promises"
                 )
+            stray = None if missing else _stray(layer, adapter.block(structure))
+            if stray is not None:
+                raise ModelError(
+                    f"layer {index} has {stray}, which family {adapter.title} does not name: it would not be cut "
+                    "with its unit"
+                )
         if all(linear(layer, p) is None for p in adapter.projections):
             wanted = ", ".join(p.path for p in adapter.projections)
             raise ModelError(f"layer {index} has none of {wanted}, as family {adapter.title} promises")
+
+
+def _stray(layer: nn.Module, block: Block) -> str | None:
+    """A parameter of a block that belongs to no projection and to no norm that all units share."""
+    module = block.module(layer)
+    known = tuple(f"{path}." for path in (*(p.path for p in block.projections), *block.shared))
+    names = [] if module is None else [f"{block.path}.{name}" for name, _ in module.named_parameters()]
+    return next((name for name in names if not name.startswith(known)), None)
 
 
 def read_layout(model: nn.Module, adapter: ModelAdapter) -> Layout:
@@ -136,7 +150,7 @@ def _layer_layout(layer: nn.Module, adapter: ModelAdapter) -> LayerLayout:
     if linear(layer, adapter.output("attention")) is not None:
         heads = heads_of(layer, adapter)
         assert heads is not None
-        groups = heads.groups
+        groups = 1 if adapter.attention.whole else heads.groups
     if linear(layer, adapter.output("mlp")) is not None:
         channels = _linear(layer, adapter.output("mlp")).in_features
     return LayerLayout(

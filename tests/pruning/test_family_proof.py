@@ -76,7 +76,9 @@ def test_families_of_the_field_are_right_or_refused(name: str, changes: dict[str
 def test_norms_behind_the_blocks_are_refused() -> None:
     found = verdict(
         stock("Olmo2"),
-        attention=replace(ATTENTION, norm="post_attention_layernorm"),
+        attention=replace(
+            ATTENTION, norm="post_attention_layernorm", shared=("self_attn.q_norm", "self_attn.k_norm")
+        ),
         mlp=replace(MLP, norm="post_feedforward_layernorm"),
     )
     assert "layer 0 does not feed its attention" in found
