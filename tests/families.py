@@ -60,5 +60,10 @@ def classes(name: str) -> tuple[type[Any], type[Any], dict[str, Any]]:
 def tiny(name: str, sizes: dict[str, Any], seed: int = 0, **more: Any) -> Any:
     """A random model of a variant, float32 and in evaluation mode; the variant goes before `sizes`."""
     config, model, changes = classes(name)
+    return tiny_of(config, model, {**sizes, **changes, **more}, seed)
+
+
+def tiny_of(config: type[Any], model: type[Any], sizes: dict[str, Any], seed: int = 0) -> Any:
+    """A random model of any class of Transformers."""
     torch.manual_seed(seed)
-    return model(config(**{**sizes, **changes, **more})).float().eval()
+    return model(config(**sizes)).float().eval()

@@ -5,7 +5,9 @@ Shapes: L layers, B batch, T tokens, D hidden, F channels, H query heads, K KV h
 
 import importlib
 import pkgutil
+import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,8 @@ class ModelAdapter:
 ADAPTERS: dict[str, ModelAdapter] = {}
 PARTS = {"adapter", "block", "folder", "head", "layout", "loading", "modeling_pruned", "proof"}
 """Modules beside the families."""
+OWN = "secateur_family_"
+"""How a module on the search path is called that registers a family of a user's own."""
 EXPERTS = "its MLP is a mixture of experts, which units are not cut from yet"
 REFUSED = {
     "mixtral": EXPERTS, "qwen2_moe": EXPERTS, "qwen3_moe": EXPERTS, "olmoe": EXPERTS, "granitemoe": EXPERTS,
@@ -161,7 +165,7 @@ def adapter_for(model_type: str) -> ModelAdapter:
         why = f" ({REFUSED[model_type]})" if model_type in REFUSED else ""
         raise ModelError(
             f"model_type={model_type!r} is not supported{why}; families: {', '.join(sorted(ADAPTERS))}. "
-            "A new family is one file in pruning/models/ (see docs/adding_a_model.md)."
+            "A new family is one file, here in pruning/models/ or on your search path (see docs/adding_a_model.md)."
         )
     return ADAPTERS[model_type]
 
@@ -195,9 +199,16 @@ def per_unit(values: torch.Tensor, projection: Projection, units: int) -> torch.
 
 
 def load_families() -> dict[str, ModelAdapter]:
-    """Import every file of this package, so that each family is in the table."""
-    package = Path(__file__).parent
-    for module in pkgutil.iter_modules([str(package)]):
-        if module.name not in PARTS:
-            importlib.import_module(f"pruning.models.{module.name}")
+    """Import every family: the files of this package, and `secateur_family_<model_type>` on Python's search path."""
+    _import_families(tuple(sys.path))
     return ADAPTERS
+
+
+@cache
+def _import_families(path: tuple[str, ...]) -> None:
+    """Once for every state of the search path: what it holds does not change while a command runs."""
+    here = [each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    names = [f"{__package__}.{name}" for name in here if name not in PARTS]
+    names += [each.name for each in pkgutil.iter_modules(list(path)) if each.name.startswith(OWN)]
+    for name in names:
+        importlib.import_module(name)
