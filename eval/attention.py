@@ -55,9 +55,12 @@ class TreeMask:
         """The sliding window where it cuts anything off in this pack."""
         return wanted if wanted is not None and wanted <= self.deepest else None
 
-    def padded(self, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
-        """Additive mask [M, 1, S, S] of the gathered trees; None where plain causal attention is the same."""
-        if self.linear and window is None:
+    def padded(self, window: int | None, dtype: torch.dtype, explicit: bool = False) -> torch.Tensor | None:
+        """Additive mask [M, 1, S, S] of the gathered trees; None where plain causal attention is the same.
+
+        `explicit` asks for a mask there as well.
+        """
+        if self.linear and window is None and not explicit:
             return None
         key = ("padded", window, dtype)
         if key not in self._forms:
@@ -118,6 +121,7 @@ def forward(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer over the current pack.
@@ -131,29 +135,30 @@ def forward(
         scaling: Factor on the scores; d ** -0.5 by default.
         dropout: Must be 0.
         sliding_window: Positions that a token sees, itself included.
+        softcap: c of scores <- c tanh(scores / c); not by FlexAttention.
         options: What else the layer passes; options that change the result are refused.
 
     Returns:
         [1, T, H, d] and None.
 
     Raises:
-        UnsupportedAttention: The layer wants soft-capping, sinks, dropout, a mask, or gives a batch.
+        UnsupportedAttention: The layer wants sinks, dropout, a mask, or gives a batch.
     """
-    changed = [
-        name for name in ("softcap", "s_aux", "position_bias", "head_mask") if options.get(name) is not None
-    ]
+    changed = [name for name in ("s_aux", "position_bias", "head_mask") if options.get(name) is not None]
     if changed or dropout or attention_mask is not None or query.shape[0] != 1:
         what = ", ".join(changed) or "a mask, dropout or a batch"
         raise UnsupportedAttention(f"{type(module).__name__} passes {what}")
     mask = _current.get().to(query.device)
     window = mask.window(sliding_window)
     if mask.kind == "gather":
-        return _gathered(query, key, value, mask, window, scaling), None
+        return _gathered(query, key, value, mask, window, scaling, softcap), None
+    if mask.kind == "flex" and softcap is not None:
+        raise UnsupportedAttention(f"{type(module).__name__} caps its scores, which the kernel does not")
     if mask.kind == "flex":
         from eval.attention_flex import attend
 
         return attend(query, key, value, mask.block(window), scaling), None
-    return _eager(query, key, value, mask, window, scaling), None
+    return _eager(query, key, value, mask, window, scaling, softcap), None
 
 
 def _gathered(
@@ -163,6 +168,7 @@ def _gathered(
     mask: TreeMask,
     window: int | None,
     scaling: float | None,
+    softcap: float | None,
 ) -> torch.Tensor:
     """Each tree a padded row: batched SDPA over [M, H, S, d]."""
     groups = query.shape[1] // key.shape[1]
@@ -170,9 +176,33 @@ def _gathered(
     if groups > 1:
         rows[1:] = [part.repeat_interleave(groups, dim=1) for part in rows[1:]]
     bias = mask.padded(window, query.dtype)
-    out = F.scaled_dot_product_attention(*rows, attn_mask=bias, scale=scaling, is_causal=bias is None)
+    if softcap is None:
+        out = F.scaled_dot_product_attention(*rows, attn_mask=bias, scale=scaling, is_causal=bias is None)
+    else:
+        bias = mask.padded(window, query.dtype, explicit=True)
+        out = _capped(rows[0], rows[1], rows[2], bias, scaling, softcap)
     flat = out.transpose(1, 2).reshape(mask.trees * mask.longest, query.shape[1], -1)
     return (flat if mask.uniform else flat[mask.inside])[None]
+
+
+def _capped(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float,
+) -> torch.Tensor:
+    """Attention over [M, H, S, d] with soft-capped scores, which SDPA does not have."""
+    scores = _soft(
+        (query @ key.transpose(-1, -2)) * (query.shape[-1] ** -0.5 if scaling is None else scaling), softcap
+    )
+    scores = scores if bias is None else scores + bias
+    return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
+
+
+def _soft(scores: torch.Tensor, softcap: float | None) -> torch.Tensor:
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
 
 def _rows(part: torch.Tensor, mask: TreeMask) -> torch.Tensor:
@@ -190,12 +220,13 @@ def _eager(
     mask: TreeMask,
     window: int | None,
     scaling: float | None,
+    softcap: float | None,
 ) -> torch.Tensor:
     """Dense softmax(Q K^T) V over the pack, the scores in float32."""
     groups = query.shape[1] // key.shape[1]
     keys, values = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = (query @ keys.transpose(-1, -2)).float() * scale
+    scores = _soft((query @ keys.transpose(-1, -2)).float() * scale, softcap)
     weights = scores.masked_fill(~mask.dense(window), -torch.inf).softmax(dim=-1)
     return (weights.to(values.dtype) @ values).transpose(1, 2).contiguous()
 

@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from pruning.models.adapter import family_of
+from pruning.models.layout import heads_of
+
 BLOCK = 128
 LEAST = 2 * BLOCK
 """Shortest sequence that the kernel is given; a single block would be another graph."""
@@ -91,16 +94,13 @@ class Kernel:
 
 def kernels(model: torch.nn.Module) -> set[Kernel]:
     """The graphs that a model's attention layers need."""
-    found: set[Kernel] = set()
-    for module in model.modules():
-        query, key = getattr(module, "q_proj", None), getattr(module, "k_proj", None)
-        width: Any = getattr(module, "head_dim", None)
-        if isinstance(query, torch.nn.Linear) and isinstance(key, torch.nn.Linear) and isinstance(width, int):
-            groups = max(1, key.out_features // width)
-            scaling: Any = getattr(module, "scaling", None)
-            factor = scaling if isinstance(scaling, float) else width**-0.5
-            found.add(Kernel(query.out_features // (groups * width), width, factor, groups == 1))
-    return found
+    family = family_of(model)
+    try:
+        layers = family.decoder_layers(model)
+    except (AttributeError, AssertionError):  # a layout that nobody has described: compiled when first used
+        return set()
+    found = [heads_of(layer, family) for layer in layers]
+    return {Kernel(each.queries, each.width, each.scaling, each.groups == 1) for each in found if each}
 
 
 def warm_up(model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> "Future[None]":

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruning.models.adapter import family_of
+from pruning.models.head import Head
+
 log = logging.getLogger(__name__)
 
-TOKENWISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
-"""Parts of the last layer that treat every token alone, and whose output for a token only that token's logits need."""
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -30,16 +31,12 @@ class Backbone:
 
     Attributes:
         decoder: Returns `last_hidden_state` [B, T, D].
-        head: [.., D] -> [.., V].
-        scale: Factor on the logits (Cohere `logit_scale`, Granite 1 / `logits_scaling`).
-        softcap: c of logits <- c tanh(logits / c) (Gemma 2).
+        head: [.., D] -> [.., V], and what the model does to its logits.
         tokenwise: Modules of the last layer that need to run only where a token is scored.
     """
 
     decoder: nn.Module
-    head: nn.Module
-    scale: float = 1.0
-    softcap: float | None = None
+    head: Head
     tokenwise: tuple[nn.Module, ...] = ()
 
     @property
@@ -66,17 +63,12 @@ class Backbone:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Float32 logits [R, V] of hidden states [R, D]."""
-        parameter = next(self.head.parameters())
-        logits = self.head(hidden.to(parameter.device)).float()
-        if self.scale != 1.0:
-            logits = logits * self.scale
-        if self.softcap is not None:
-            logits = self.softcap * torch.tanh(logits / self.softcap)
-        return logits
+        module = self.head.module
+        return self.head.bend(module(hidden.to(next(module.parameters()).device)).float())
 
     def chunks(self, rows: int, limit_bytes: int | None = None) -> Iterator[slice]:
         """Slices of positions whose float32 logits stay below a limit (32 MiB on CPU, 512 MiB elsewhere)."""
-        parameter = next(self.head.parameters())
+        parameter = next(self.head.module.parameters())
         if limit_bytes is None:
             limit_bytes = 2**25 if parameter.device.type == "cpu" else 2**29
         vocabulary = parameter.shape[0]
@@ -119,22 +111,10 @@ def take_apart(model: Any) -> Backbone:
     head = find_head() if callable(find_head) else None
     if decoder is None or decoder is model or not isinstance(head, nn.Module):
         raise NotSeparable(f"{type(model).__name__} has no separate decoder and head")
-    config = model.config.get_text_config()
-    scale = float(getattr(config, "logit_scale", None) or 1.0)
-    scale /= float(getattr(config, "logits_scaling", None) or 1.0)
-    softcap = getattr(config, "final_logit_softcapping", None)
-    backbone = Backbone(decoder, head, scale, None if softcap is None else float(softcap))
+    config, family = model.config.get_text_config(), family_of(model)
+    backbone = Backbone(decoder, family.head(model))
     _check(model, backbone, int(config.vocab_size))
-    return _checked_rows(replace(backbone, tokenwise=_tokenwise(decoder)), int(config.vocab_size))
-
-
-def _tokenwise(decoder: nn.Module) -> tuple[nn.Module, ...]:
-    layers = getattr(decoder, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
-        return ()
-    parts = dict(layers[-1].named_modules())
-    found = [parts[name] for name in TOKENWISE if name in parts]
-    return tuple(part for part in found if next(part.parameters(), None) is not None)
+    return _checked_rows(replace(backbone, tokenwise=family.tokenwise(model)), int(config.vocab_size))
 
 
 @torch.inference_mode()

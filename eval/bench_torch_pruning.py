@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from pruning.models.adapter import STRUCTURES, linear
+from pruning.models.block import KEYS
 from pruning.models.loading import LoadedModel
 
 ROUNDS = 14
@@ -97,19 +99,12 @@ def _cut(loaded: LoadedModel, slopes: dict[str, torch.Tensor], share: float, *, 
     ignored: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
     heads: dict[Any, int] = {}
     for layer in loaded.adapter.decoder_layers(model):
-        block: Any = layer.get_submodule(loaded.adapter.attention)
-        ignored += [
-            block.o_proj,
-            layer.get_submodule(loaded.adapter.mlp).down_proj,
-        ]  # their rows: hidden width
-        if attention:
-            heads |= {
-                block.q_proj: model.config.num_attention_heads,
-                block.k_proj: model.config.num_key_value_heads,
-                block.v_proj: model.config.num_key_value_heads,
-            }
-        else:
-            ignored += [block.q_proj, block.k_proj, block.v_proj]
+        ignored += [linear(layer, loaded.adapter.output(s)) for s in STRUCTURES]  # their rows: hidden width
+        for projection in loaded.adapter.of("attention"):
+            if projection.axis == 0 and attention:
+                heads[linear(layer, projection)] = getattr(model.config, KEYS[projection.heads])
+            elif projection.axis == 0:
+                ignored.append(linear(layer, projection))
     options: dict[str, Any] = (
         {"num_heads": heads, "prune_num_heads": True, "head_pruning_ratio": share} if attention else {}
     )

@@ -27,6 +27,7 @@ from eval.packs import Pack, make_pack
 from eval.scoring import TreeScorer
 from eval.trie import Trees
 from pruning.files import digest, read_json, write_json
+from pruning.models.adapter import family_of
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ NOT_LOCAL = (
     "allow_global_per_layer_attribute_access",
     "num_hidden_layers",
     "layer_types",
+    "secateur_layers",
+    "secateur_blocks",
     "architectures",
     "auto_map",
     "_name_or_path",
@@ -73,13 +76,8 @@ def reusing(
         plan: The plan's name.
         reuse: None for no reuse.
     """
-    layers = getattr(scorer.backbone.decoder, "layers", None)
-    if (
-        reuse is None
-        or reuse.depth < 1
-        or not isinstance(layers, nn.ModuleList)
-        or reuse.depth >= len(layers)
-    ):
+    layers = _layers(scorer)
+    if reuse is None or reuse.depth < 1 or reuse.depth >= len(layers):
         yield scorer.hidden
         return
     width, dtype = _width(scorer), next(scorer.backbone.decoder.parameters()).dtype
@@ -90,17 +88,20 @@ def reusing(
     if path.exists() and path.stat().st_size == size and _facts(path) == list(shape):
         kept = np.memmap(path, np.uint8, "r", shape=shape)
 
+        start = _Start(layers[reuse.depth])
+
         def short(pack: Pack) -> torch.Tensor:
             rows = torch.from_numpy(np.ascontiguousarray(kept[pack.nodes])).view(dtype)
-            return scorer.hidden(pack, inputs_embeds=rows[None].to(scorer.backbone.device))
+            start.states = rows[None].to(scorer.backbone.device)
+            return scorer.hidden(pack, inputs_embeds=start.states)
 
         proof = make_pack(trees, min(packs, key=lambda pack: int(trees.sizes[pack].sum())))
         with tree_attention(scorer.model), torch.inference_mode():
             whole = scorer.hidden(proof)
-            with _shortened(scorer, layers, reuse.depth):
+            with _shortened(scorer, start, reuse.depth):
                 same = torch.equal(whole, short(proof))
         if same:
-            with _shortened(scorer, layers, reuse.depth):
+            with _shortened(scorer, start, reuse.depth):
                 yield short
         else:
             log.warning("kept hidden states are not bit-equal to the model's own: not reused")
@@ -121,23 +122,54 @@ def prefix_identity(scorer: TreeScorer, depth: int) -> str:
     facts = {key: value for key, value in config.to_dict().items() if key not in NOT_LOCAL}
     facts["layer_types"] = (getattr(config, "layer_types", None) or [])[:depth]
     state = hashlib.sha256(digest(_plain(facts), 64).encode())
-    decoder: Any = scorer.backbone.decoder
-    for module in (decoder.get_input_embeddings(), *decoder.layers[:depth]):
+    for module in (scorer.model.get_input_embeddings(), *_layers(scorer)[:depth]):
         for name, tensor in module.state_dict().items():
             state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()[:32]
 
 
+def _layers(scorer: TreeScorer) -> list[nn.Module]:
+    """The decoder layers; none where nobody has described the model and it is not as most are."""
+    try:
+        return family_of(scorer.model).decoder_layers(scorer.model)
+    except (AttributeError, AssertionError):
+        return []
+
+
+class _Skipped(nn.Module):
+    """Stands for an untouched layer and does nothing."""
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """Whatever comes; it is thrown away later."""
+        return hidden_states
+
+
+class _Start(nn.Module):
+    """The first layer that was touched, fed with kept states [1, T, D] whatever comes from before it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.states = torch.empty(0)
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The layer's output."""
+        return self.layer(self.states.to(hidden_states.device), *args, **kwargs)
+
+
 @contextmanager
-def _shortened(scorer: TreeScorer, layers: nn.ModuleList, depth: int) -> Generator[None]:
-    """Leave the untouched layers out inside the block."""
-    decoder: Any = scorer.backbone.decoder
-    decoder.layers = layers[depth:]
+def _shortened(scorer: TreeScorer, start: _Start, depth: int) -> Generator[None]:
+    """Leave the untouched layers out inside the block; the others keep their numbers, by which some are told things."""
+    path, _, name = family_of(scorer.model).layers.rpartition(".")
+    owner: Any = scorer.model.get_submodule(path)
+    layers = getattr(owner, name)
+    skipped = [_Skipped() for _ in range(depth)]
+    setattr(owner, name, nn.ModuleList([*skipped, start, *layers[depth + 1 :]]))
     try:
         yield
     finally:
-        decoder.layers = layers
+        setattr(owner, name, layers)
 
 
 @contextmanager

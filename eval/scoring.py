@@ -21,6 +21,7 @@ from eval.backbone import Backbone, difference, take_apart
 from eval.packs import Pack, group, make_pack
 from eval.trie import MergeRule, Trees, build_trees
 from pruning.memory import out_of_memory
+from pruning.models.adapter import family_of
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,7 @@ class TreeScorer:
         self._kind: Kind | None = None
         self._warm: Future[None] | None = None
         if "flex" in self._kinds:
-            self._warm = warm_up(
-                self.backbone.decoder, device, next(self.backbone.decoder.parameters()).dtype
-            )
+            self._warm = warm_up(model, device, next(self.backbone.decoder.parameters()).dtype)
         else:
             self.settle()
 
@@ -100,10 +99,11 @@ class TreeScorer:
         Rounded, so that the pruned models of a grid share the dense model's plan.
         """
         linear = width = 0
+        heads = family_of(self.model).attention.output.path
         for name, module in self.backbone.decoder.named_modules():
             if isinstance(module, torch.nn.Linear):
                 linear += module.in_features * module.out_features
-                width += module.out_features if name.endswith("q_proj") else 0
+                width += module.in_features if name.endswith(heads) else 0
         return float(2 ** round(np.log2(max(linear / (2 * width), 1.0)))) if width and linear else 2.0**14
 
     def packs(self, trees: Trees, wanted: np.ndarray) -> list[np.ndarray]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from transformers import MODEL_MAPPING
 
-from pruning import modeling_pruned
 from pruning.card import write_card
 from pruning.errors import StorageError
 from pruning.files import new_directory, write_json
-from pruning.modeling_pruned import PREFIX
+from pruning.models import modeling_pruned
 from pruning.models.loading import load_pruned
+from pruning.models.modeling_pruned import PREFIX
 from pruning.plan import PruningPlan
 from pruning.shards import save_weights
 from pruning.tensors import disk_errors

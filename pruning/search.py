@@ -26,6 +26,7 @@ from pruning.files import digest, read_json, write_json
 from pruning.importance.scores import Scores
 from pruning.leaks import Excluded
 from pruning.models.adapter import STRUCTURES, Structure
+from pruning.models.head import Head
 from pruning.models.loading import LoadedModel
 from pruning.obtain import cache_folder, samples_for
 from pruning.plan import PruningPlan
@@ -149,8 +150,7 @@ class _Journal:
 @torch.no_grad()
 def _final_states(loaded: LoadedModel, ids: torch.Tensor) -> torch.Tensor:
     """Hidden states in front of the head [M, T, D]."""
-    model: Any = loaded.model
-    base = model.get_submodule(model.base_model_prefix)
+    base = loaded.adapter.decoder(loaded.model)
     return torch.cat([base(input_ids=part, use_cache=False).last_hidden_state for part in ids.split(8)])
 
 
@@ -168,13 +168,14 @@ def _judged(
     cut(config, twin, plan, exclude)
     states = _final_states(twin, ids)
     if config.method.search.objective == "loss":
-        return float(next_token_loss(twin.model, states, ids, torch.ones_like(ids, dtype=torch.bool))[1])
-    return divergence(dense.model, final.flatten(0, 1), states.flatten(0, 1))
+        head = twin.adapter.head(twin.model)
+        return float(next_token_loss(head, states, ids, torch.ones_like(ids, dtype=torch.bool))[1])
+    return divergence(dense.adapter.head(dense.model), final.flatten(0, 1), states.flatten(0, 1))
 
 
-def divergence(model: Any, dense: torch.Tensor, pruned: torch.Tensor) -> float:
+def divergence(head: Head, dense: torch.Tensor, pruned: torch.Tensor) -> float:
     """Mean KL(dense || pruned) in nats over rows of final hidden states [M x T, D]; logits exist in chunks only."""
-    head, total = model.get_output_embeddings(), 0.0
+    total = 0.0
     for start in range(0, len(dense), ROWS):
         rows = slice(start, start + ROWS)
         one, two = (head(states[rows]).double().log_softmax(-1) for states in (dense, pruned))

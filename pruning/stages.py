@@ -19,10 +19,10 @@ from pruning.errors import StorageError
 from pruning.files import digest, new_directory
 from pruning.importance.scores import needs_capture
 from pruning.leaks import Excluded
-from pruning.modeling_pruned import give_bias
 from pruning.models.adapter import STRUCTURES, linear
 from pruning.models.layout import read_layout
 from pruning.models.loading import LoadedModel
+from pruning.models.modeling_pruned import give_bias
 from pruning.obtain import cache_folder, capture_key
 from pruning.plan import PruningPlan
 from pruning.surgery import prune

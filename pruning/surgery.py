@@ -9,9 +9,15 @@ import torch
 from torch import nn
 
 from pruning.errors import ModelError
-from pruning.modeling_pruned import assign_cache_slots, drop_blocks, get_geometry, set_geometry
 from pruning.models.adapter import STRUCTURES, ModelAdapter, Projection, Structure, linear
-from pruning.models.layout import head_dim, read_layout
+from pruning.models.layout import heads_of, read_layout
+from pruning.models.modeling_pruned import (
+    assign_cache_slots,
+    count_units,
+    drop_blocks,
+    get_geometry,
+    set_geometry,
+)
 from pruning.plan import LayerPlan, PruningPlan
 
 
@@ -55,9 +61,10 @@ def finish(model: Any, adapter: ModelAdapter, plan: PruningPlan) -> nn.Module:
     if not kept:
         raise ModelError("the plan removes every layer; choose a smaller budget.ratio or guard.min_channels")
     _name_head_dim(model.config, layers, adapter)
+    blocks = adapter.described(model)
     for index in kept:
         keep = plan.layers[index]
-        drop_blocks(layers[index], not keep.kept_kv_groups, not keep.kept_channels)
+        drop_blocks(layers[index], not keep.kept_kv_groups, not keep.kept_channels, blocks)
     _rebuild(model, adapter, kept)
     return model
 
@@ -71,6 +78,9 @@ def slice_block(layer: nn.Module, adapter: ModelAdapter, structure: Structure, k
         module = linear(layer, projection)
         assert module is not None
         _slice(module, projection, features_of(module, projection, units, before))
+    block, heads = adapter.block(structure), heads_of(layer, adapter)
+    group = heads.queries if heads is not None else 1
+    count_units(block.module(layer), block.described, block.sizes(len(units), group))
 
 
 def features_of(
@@ -98,9 +108,9 @@ def _slice(module: nn.Linear, projection: Projection, features: torch.Tensor) ->
 
 def _name_head_dim(config: Any, layers: list[nn.Module], adapter: ModelAdapter) -> None:
     """Write into the config what a family derives from the number of heads, while a layer has attention still."""
-    first = next((layer for layer in layers if hasattr(layer, adapter.attention)), None)
+    first = next((heads for layer in layers if (heads := heads_of(layer, adapter)) is not None), None)
     if first is not None and getattr(config, "head_dim", None) is None:
-        config.head_dim = head_dim(first, adapter)
+        config.head_dim = first.width
 
 
 def _rebuild(model: Any, adapter: ModelAdapter, kept: list[int]) -> None:
@@ -113,12 +123,25 @@ def _rebuild(model: Any, adapter: ModelAdapter, kept: list[int]) -> None:
     origin = getattr(config, "secateur_layers", None) or list(range(len(old)))
     set_geometry(config, None)
     config.num_hidden_layers = len(kept)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in kept]
-    config.secateur_layers = [origin[i] for i in kept]
     layers = getattr(owner, name)
-    assign_cache_slots(layers, getattr(config, "layer_types", None))
+    if getattr(config, "layer_types", None):
+        types = [config.layer_types[i] for i in kept]
+        config.layer_types = _cached_types(types, [adapter.attention.module(x) is not None for x in layers])
+    config.secateur_layers = [origin[i] for i in kept]
+    config.secateur_blocks = blocks = adapter.described(model)
+    assign_cache_slots(layers, getattr(config, "layer_types", None), blocks)
     set_geometry(config, _geometry(model, adapter))
+
+
+def _cached_types(types: list[str], attends: list[bool]) -> list[str]:
+    """Attention types of layers; those that lost their attention take the type of the first layer that has one.
+
+    A cache measures its length at its first slot, which therefore must be of a type that is still used.
+    """
+    first = next((kind for kind, has in zip(types, attends, strict=True) if has), None)
+    if first is None:
+        return types
+    return [kind if has else first for kind, has in zip(types, attends, strict=True)]
 
 
 def _geometry(model: Any, adapter: ModelAdapter) -> dict[int, dict[str, Any]]:
@@ -131,10 +154,10 @@ def _geometry(model: Any, adapter: ModelAdapter) -> dict[int, dict[str, Any]]:
         skip = [s for s in STRUCTURES if layer.units(s) == 0]
         if skip:
             entry["skip"] = skip
-        if layer.kv_groups and layer.kv_groups != config.num_key_value_heads:
-            entry |= {"num_key_value_heads": layer.kv_groups, "num_attention_heads": layer.kv_groups * group}
-        if layer.channels and layer.channels != config.intermediate_size:
-            entry["intermediate_size"] = layer.channels
+        for structure in STRUCTURES:
+            sizes = adapter.block(structure).sizes(layer.units(structure), group)
+            if layer.units(structure) and any(getattr(config, key) != size for key, size in sizes.items()):
+                entry |= sizes
         gained = [name for name, module in _gained_biases(model, adapter, index) if module.bias is not None]
         if gained:
             entry["bias"] = gained
@@ -147,10 +170,10 @@ def _gained_biases(model: Any, adapter: ModelAdapter, index: int) -> list[tuple[
     """The output projections of a layer to which the family's config gives no bias."""
     layer, found = adapter.decoder_layers(model)[index], list[tuple[str, nn.Linear]]()
     for structure in STRUCTURES:
-        own = getattr(model.config, "attention_bias" if structure == "attention" else "mlp_bias", False)
-        module = linear(layer, adapter.output(structure))
-        if module is not None and not own:
-            found.append((adapter.output(structure).path.rpartition(".")[2], module))
+        block = adapter.block(structure)
+        module = linear(layer, block.output)
+        if module is not None and not getattr(model.config, block.bias_key, False):
+            found.append((block.output.name, module))
     return found
 
 

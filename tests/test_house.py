@@ -1,5 +1,6 @@
 """The house itself: light imports, live configs, whole tables, short files, one owner for each top-level name."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -14,7 +15,8 @@ from eval.speed.config import SpeedConfig
 from pruning.compose import CONF_DIR, compose, describe, options, register
 from pruning.config import config_digest, estimator_names, identity, validate
 from pruning.importance import ESTIMATORS
-from pruning.models.adapter import load_families
+from pruning.models.adapter import PARTS, load_families
+from tests.families import FAMILIES
 
 PACKAGES = ("pruning", "eval", "analysis", "slurm", "conf")
 LOCAL = {"model": "local model.path=somewhere", "calibration": "text_file calibration.path=text.txt"}
@@ -67,8 +69,13 @@ def test_estimators_are_called_what_their_files_are_called() -> None:
     assert sorted(ESTIMATORS) == estimator_names()
 
 
-def test_families_are_called_what_their_files_are_called() -> None:
-    assert set(load_families()) == {"llama", "mistral", "qwen2", "qwen3"}
+def test_families_are_called_what_their_files_are_called(root: Path) -> None:
+    """And each has its tiny models, from which every contract test runs, and its line in the README."""
+    files = {path.stem for path in (root / "pruning" / "models").glob("*.py")} - PARTS - {"__init__"}
+    assert set(load_families()) == files == set(FAMILIES)
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for adapter in load_families().values():
+        assert f"| {adapter.title} | `{adapter.model_type}` | {adapter.notes} |" in readme
 
 
 def test_the_identity_forgets_places_and_labels() -> None:
@@ -122,6 +129,26 @@ def test_models_methods_and_tasks_list_what_exists(capsys: pytest.CaptureFixture
 def test_seven_tasks_have_their_metric() -> None:
     assert tuple(METRIC) == TASKS
     assert len(TASKS) == 7
+
+
+NAMES = re.compile(
+    r"[qkv]_proj|gate_proj|up_proj|input_layernorm|post_attention_layernorm|self_attn|layer\.mlp\b|embed_tokens"
+    r"|base_model_prefix"
+)
+"""What Transformers calls the parts of a layer, in some family or other."""
+
+
+def test_what_a_family_is_like_is_known_in_one_place(root: Path) -> None:
+    """Nobody outside `pruning/models/` names a module of a decoder layer: everybody asks the adapter."""
+    found = [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for package in PACKAGES
+        for path in sorted((root / package).rglob("*.py"))
+        if (root / "pruning" / "models") not in path.parents
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if NAMES.search(line)
+    ]
+    assert found == []
 
 
 def test_files_stay_short(root: Path) -> None:

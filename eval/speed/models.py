@@ -16,9 +16,9 @@ from eval.speed.config import SpeedConfig, load_key
 from eval.speed.journal import Facts
 from pruning import pipeline
 from pruning.identity import model_folder
-from pruning.modeling_pruned import pruned_class
-from pruning.models.layout import read_layout
+from pruning.models.layout import heads_of, read_layout
 from pruning.models.loading import LoadedModel, load, outline, resolve_device
+from pruning.models.modeling_pruned import pruned_class
 from pruning.plan import PruningPlan
 from pruning.surgery import prune
 
@@ -141,7 +141,7 @@ def open_model(config: SpeedConfig) -> LoadedModel:
         config=read,
         revision=settings.revision,
         dtype=settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype),
-        attn_implementation=settings.attention,
+        attn_implementation=shell.adapter.implementation or settings.attention,
         device_map=settings.device_map,
         use_safetensors=True,
         disable_mmap=True,
@@ -186,14 +186,11 @@ def facts_of(loaded: LoadedModel, plan: PruningPlan | None, seconds: float) -> F
 def _attention(model: Any, loaded: LoadedModel, index: int) -> dict[str, int | None]:
     """Features of all query heads, of all keys and values, and the window of one layer."""
     layer = loaded.adapter.decoder_layers(model)[index]
-    attention: Any = getattr(layer, loaded.adapter.attention, None)
-    if attention is None:
+    heads = heads_of(layer, loaded.adapter)
+    if heads is None:
         return {"q": 0, "kv": 0, "window": None}
-    kinds = getattr(model.config, "layer_types", None)
-    slides = kinds is None or kinds[index] == "sliding_attention"
-    window = getattr(model.config, "sliding_window", None) if slides else None
     return {
-        "q": int(attention.o_proj.in_features),
-        "kv": int(attention.k_proj.out_features + attention.v_proj.out_features),
-        "window": None if window is None else int(window),
+        "q": heads.groups * heads.queries * heads.width,
+        "kv": 2 * heads.groups * heads.width,
+        "window": loaded.adapter.window(model.config, index),
     }

@@ -24,7 +24,7 @@ class Tracked:
     """One parameter whose gradient is folded.
 
     Attributes:
-        name: Path below the layer, e.g. `self_attn.q_proj.weight`.
+        name: Path below the layer, with `.weight` or `.bias`.
         accumulator: float32 (float64 for float64 models), the parameter's shape, sum over batches.
         squares: float64 [units], or None: sum over batches and the unit's weights of (w x g)^2.
     """

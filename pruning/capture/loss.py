@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pruning.capture.products import product
+from pruning.models.head import Head
 
 ROWS = 256
 """Positions whose logits exist at once; oneDNN was faster at 256 than at 128 or 512."""
@@ -27,10 +28,11 @@ class ChunkedLoss(torch.autograd.Function):
         targets: torch.Tensor,
         row_weights: torch.Tensor,
         scale: float,
+        head: Head,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses [R] in nats (float32) and their weighted sum times `scale`.
 
-        hidden [R, D], weight [V, D] (frozen), targets [R], row_weights float32 [R].
+        hidden [R, D], weight [V, D] (frozen), targets [R], row_weights float32 [R]; `head` bends the logits.
         """
         wants_gradient = ctx.needs_input_grad[0]
         losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
@@ -39,9 +41,13 @@ class ChunkedLoss(torch.autograd.Function):
             rows = slice(start, start + ROWS)
             logits = product(hidden[rows], weight, bias)
             logits = logits if logits.dtype == torch.float64 else logits.float()
+            if not head.plain:
+                logits = head.bend(logits)
+            bent = logits.clone() if wants_gradient and head.softcap is not None else logits
             losses[rows] = _losses(logits, targets[rows], row_weights[rows] * scale, slopes=wants_gradient)
             if gradient is not None:
-                gradient[rows] = product(logits.to(weight.dtype), weight.T)
+                slopes = logits if head.plain else head.unbend(logits, bent)
+                gradient[rows] = product(slopes.to(weight.dtype), weight.T)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         total = (losses * row_weights).sum() * scale
@@ -52,7 +58,7 @@ class ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Any) -> Any:
         """Pass on the stored gradient."""
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream[1].to(gradient.dtype), None, None, None, None, None
+        return gradient * upstream[1].to(gradient.dtype), None, None, None, None, None, None
 
 
 def _losses(
@@ -74,7 +80,7 @@ def _losses(
 
 
 def next_token_loss(
-    model: Any,
+    head: Head,
     hidden: torch.Tensor,
     ids: torch.Tensor,
     mask: torch.Tensor,
@@ -84,7 +90,7 @@ def next_token_loss(
     """Mean next-token loss of each sample, and of the batch.
 
     Args:
-        model: Gives the frozen output head.
+        head: The frozen output head.
         hidden: Final hidden states [B, T, D].
         ids: Token ids [B, T].
         mask: Bool [B, T], False on padding, which counts nowhere.
@@ -96,18 +102,19 @@ def next_token_loss(
         Mean loss per sample [B] in nats (float32), and `scale` x the mean over all counted tokens of the batch;
         with `targets` the sum of what these rows add to each batch's mean.
     """
-    head = model.get_output_embeddings()
+    module = head.module
     counted = (mask[:, 1:] & mask[:, :-1]).to(torch.float32)
     weights = counted / (counted.sum().clamp(min=1) if targets is None else targets[:, None])
     rows = hidden[:, :-1].reshape(-1, hidden.shape[-1])
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses, total = ChunkedLoss.apply(  # type: ignore[misc]
         rows,
-        head.weight.detach(),
-        None if head.bias is None else head.bias.detach(),
+        module.weight.detach(),
+        None if module.bias is None else module.bias.detach(),
         ids[:, 1:].reshape(-1),
         weights.reshape(-1).to(dtype),
         scale,
+        head,
     )
     per_sample = (losses.view_as(counted) * counted).sum(1) / counted.sum(1).clamp(min=1)
     return per_sample, total

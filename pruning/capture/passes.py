@@ -61,6 +61,7 @@ class CalibrationPass:
         self._scale = 1.0
         self._work = 0, 0
         model: Any = loaded.model
+        self._head = loaded.adapter.head(model)
         self._before = requires_gradient(model, False)
         model.zero_grad(set_to_none=True)  # what somebody left there is not of this text
         self.recorder = ActivationRecorder(
@@ -237,7 +238,7 @@ class CalibrationPass:
             if self.segment.top:
                 hidden = self.runner.last_hidden(ids)
                 text = mask.to(ids.device, non_blocking=True)
-                losses, root = next_token_loss(self.loaded.model, hidden, ids, text, scale, targets)
+                losses, root = next_token_loss(self._head, hidden, ids, text, scale, targets)
                 slope = None
             else:
                 root, slope = self.runner.output(ids, numbers, rows)

@@ -53,9 +53,9 @@ def _watch(model: nn.Module, adapter: ModelAdapter) -> Generator[_Trace]:
     for index, layer in enumerate(adapter.decoder_layers(model)):
         handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(layer.register_forward_hook(after, with_kwargs=True))
-        norm = getattr(layer, adapter.mlp_norm, None)
-        if norm is not None and getattr(layer, adapter.attention, None) is not None:
-            handles.append(norm.register_forward_pre_hook(middle(index)))
+        if all(block.module(layer) is not None for block in (adapter.attention, adapter.mlp)):
+            entrance = adapter.mlp.entrance(layer)
+            handles.append(entrance.register_forward_pre_hook(middle(index)))
     try:
         yield trace
     finally:
@@ -81,10 +81,10 @@ def measure_priors(
         each block, mean over tokens, float64 [B, L, 3]; tokens that went through the whole model (rounded up).
     """
     layers = adapter.decoder_layers(model)
-    base = model.get_submodule(model.base_model_prefix)
+    base, head, norm = adapter.decoder(model), adapter.head(model), adapter.final_norm(model)
     with _watch(model, adapter) as trace:
         final = base(input_ids=ids, use_cache=False).last_hidden_state
-    dense, _ = next_token_loss(model, final, ids, mask)
+    dense, _ = next_token_loss(head, final, ids, mask)
     cosine = torch.zeros(ids.shape[0], len(layers), 3, dtype=torch.float64)
     for index in range(len(layers)):
         before, after = trace.inputs[index], trace.outputs[index]
@@ -108,9 +108,8 @@ def measure_priors(
             if state is not None:
                 states.append(state)
                 owners.append((index, block))
-    norm = base.norm
     for (index, block), state in zip(owners, states, strict=True):
-        bypassed, _ = next_token_loss(model, norm(state), ids, mask)
+        bypassed, _ = next_token_loss(head, norm(state), ids, mask)
         rise[:, index, block] = (bypassed.double() - dense.double()).cpu()
     return rise, cosine, work
 
@@ -119,7 +118,7 @@ def _middle(trace: _Trace, layer: nn.Module, index: int, adapter: ModelAdapter) 
     """The residual stream between attention and MLP of one layer."""
     if index in trace.middles:
         return trace.middles[index]
-    gone = getattr(layer, adapter.attention, None) is None
+    gone = adapter.attention.module(layer) is None
     return trace.inputs[index] if gone else trace.outputs[index]
 
 
@@ -127,14 +126,14 @@ def _bypasses(
     trace: _Trace, layer: nn.Module, index: int, adapter: ModelAdapter
 ) -> list[torch.Tensor | None]:
     """Outputs of one layer with the layer, its attention, or its MLP bypassed; None where the block is gone already."""
-    middle = _middle(trace, layer, index, adapter)
-    mlp = getattr(layer, adapter.mlp, None)
-    has_attention = getattr(layer, adapter.attention, None) is not None
-    start = trace.inputs[index]
-    without_attention = None
-    if has_attention:
-        without_attention = start if mlp is None else start + mlp(getattr(layer, adapter.mlp_norm)(start))
-    return [start, without_attention, middle if mlp is not None else None]
+    attention, mlp = (block.module(layer) is not None for block in (adapter.attention, adapter.mlp))
+    start, without_attention = trace.inputs[index], None
+    if attention:
+        without_attention = adapter.attention.bypass(start)
+        if mlp:
+            without_attention = without_attention + adapter.mlp.project(layer, without_attention, {})
+    without_mlp = adapter.mlp.bypass(_middle(trace, layer, index, adapter)) if mlp else None
+    return [start, without_attention, without_mlp]
 
 
 def _batched(states: list[torch.Tensor], batch: int) -> list[torch.Tensor]:

@@ -101,8 +101,7 @@ def once(loaded: LoadedModel, config: CaptureConfig, level: Level, segments: int
         total += 4 * largest + (0 if config.offload else 4 * share * sum(w.weights for w in widths))
     if level == Level.CURVATURE and not config.offload:
         total += 4 * share * sum(w.moments for w in widths)
-    head: Any = loaded.model
-    return total + 4 * 4 * 256 * head.get_output_embeddings().weight.shape[0]
+    return total + 4 * 4 * 256 * loaded.adapter.head(loaded.model).module.weight.shape[0]
 
 
 def per_token(loaded: LoadedModel, config: CaptureConfig, level: Level, segments: int, length: int) -> float:

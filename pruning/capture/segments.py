@@ -71,8 +71,8 @@ class SegmentRunner:
     def __init__(self, loaded: LoadedModel, segment: Segment, borders: Borders) -> None:
         self.segment, self.borders = segment, borders
         model: Any = loaded.model
-        self._base: nn.Module = model.get_submodule(model.base_model_prefix)
-        self._layers = list(loaded.adapter.decoder_layers(model))
+        self._base: nn.Module = loaded.adapter.decoder(model)
+        self._layers = loaded.adapter.decoder_layers(model)
         self._entries: list[torch.Tensor] = []
         self._inputs: dict[int, list[torch.Tensor]] = {}
 

@@ -19,9 +19,9 @@ from pruning.compensation.walk import Stream, activations, advance, start
 from pruning.config_method import CompensationConfig
 from pruning.errors import NumericsError
 from pruning.least_squares import best_refit
-from pruning.modeling_pruned import give_bias
 from pruning.models.adapter import STRUCTURES, ModelAdapter, Structure, linear
 from pruning.models.loading import LoadedModel
+from pruning.models.modeling_pruned import give_bias
 from pruning.plan import LayerPlan, PruningPlan
 from pruning.surgery import check_fits, features_of, finish, slice_block
 
@@ -147,6 +147,9 @@ class _Fit:
         """Moments of the batches that fit, and of those that choose the ridge."""
         parts = [self._empty(), self._empty()]
         fitting = len(pruned.states) - held_out
+        block = self.adapter.block(self.structure)
+        repairs = self.config.target > 0 and block.linear  # behind a norm nothing linear undoes an error
+        share = self.config.target / block.factor(self.layer)
         walk = activations(pruned, self.layer, self.adapter, self.structure, index, self.device)
         for batch, (state, added, units) in enumerate(walk):
             part = parts[batch >= fitting]
@@ -156,10 +159,10 @@ class _Fit:
             if self.config.kind == "bias":
                 continue
             part.gram.addmm_(flat.T, flat)
-            if self.config.target > 0:
+            if repairs:
                 goal = dense.states[batch].to(self.device) - state
                 gap = (goal - added).flatten(0, 1).double()
-                part.cross.addmm_(flat.T, gap, alpha=self.config.target)
+                part.cross.addmm_(flat.T, gap, alpha=share)
         for part in parts:
             if self.config.kind != "bias":
                 part.cross.addmm_(part.gram, self.weight.T)

@@ -39,7 +39,7 @@ class Stream:
 @torch.no_grad()
 def start(model: Any, adapter: ModelAdapter, batches: list[torch.Tensor], home: torch.device) -> Stream:
     """States in front of the first layer. What layers are told depends on the batch's shape only: no padding here."""
-    base = model.get_submodule(model.base_model_prefix)
+    base = adapter.decoder(model)
     layers = adapter.decoder_layers(model)
     keywords: dict[tuple[int, int], dict[str, Any]] = {}
     first: list[torch.Tensor] = []
@@ -55,7 +55,7 @@ def start(model: Any, adapter: ModelAdapter, batches: list[torch.Tensor], home: 
     try:
         for ids in batches:
             seen.clear()
-            embedded = base.get_input_embeddings()(ids).to(home)
+            embedded = adapter.embed(model, ids).to(home)
             if plain and (0, ids.shape[0]) in keywords:  # nothing new to learn: no need to run the layers
                 first.append(embedded)
                 continue
@@ -81,9 +81,7 @@ def run_block(
     box: list[torch.Tensor] = []
     handle = output.register_forward_pre_hook(lambda _, inputs: box.append(inputs[0]))
     try:
-        normed = layer.get_submodule(adapter.norm(structure))(state)
-        module = layer.get_submodule(adapter.module(structure))
-        added = module(normed, **keywords)[0] if structure == "attention" else module(normed)
+        added = adapter.block(structure).project(layer, state, keywords)
     finally:
         handle.remove()
     return added, box[0]

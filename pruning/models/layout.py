@@ -1,11 +1,13 @@
 """How many units each layer has and what each costs in parameters, read from the modules themselves."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from pruning.errors import ModelError
-from pruning.models.adapter import ModelAdapter, Projection, Structure, linear
+from pruning.models.adapter import Block, ModelAdapter, Projection, Structure, linear
+from pruning.models.modeling_pruned import named
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,37 @@ class Layout:
     decoder_parameters: int
 
 
-def head_dim(layer: nn.Module, adapter: ModelAdapter) -> int:
-    """Width of one attention head, in features."""
-    return int(layer.get_submodule(adapter.attention).head_dim)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Heads:
+    """The attention of one layer.
+
+    Attributes:
+        groups: KV heads.
+        queries: Query heads per KV head.
+        width: Features of one head.
+        scaling: Factor on the scores.
+    """
+
+    groups: int
+    queries: int
+    width: int
+    scaling: float
+
+
+def heads_of(layer: nn.Module, adapter: ModelAdapter) -> Heads | None:
+    """Count the heads of a layer; None where its attention is gone, or is not as the family says."""
+    block = adapter.attention
+    module: Any = block.module(layer)
+    width = getattr(module, "head_dim", None)
+    output, key = (
+        named(layer, p.path) for p in (block.output, next(p for p in block.projections if p.heads == "kv"))
+    )
+    if not (isinstance(width, int) and isinstance(output, nn.Linear) and isinstance(key, nn.Linear)):
+        return None
+    groups = max(1, key.out_features // width)
+    scaling = getattr(module, "scaling", None)
+    factor = scaling if isinstance(scaling, float) else width**-0.5
+    return Heads(groups, output.in_features // (groups * width), width, factor)
 
 
 def check_modules(model: nn.Module, adapter: ModelAdapter) -> None:
@@ -89,9 +119,23 @@ def check_modules(model: nn.Module, adapter: ModelAdapter) -> None:
                 raise ModelError(
                     f"layer {index} lacks {', '.join(missing)}, as family {adapter.title} promises"
                 )
+            stray = None if missing else _stray(layer, adapter.block(structure))
+            if stray is not None:
+                raise ModelError(
+                    f"layer {index} has {stray}, which family {adapter.title} does not name: it would not be cut "
+                    "with its unit"
+                )
         if all(linear(layer, p) is None for p in adapter.projections):
             wanted = ", ".join(p.path for p in adapter.projections)
             raise ModelError(f"layer {index} has none of {wanted}, as family {adapter.title} promises")
+
+
+def _stray(layer: nn.Module, block: Block) -> str | None:
+    """A parameter of a block that belongs to no projection and to no norm that all units share."""
+    module = block.module(layer)
+    known = tuple(f"{path}." for path in (*(p.path for p in block.projections), *block.shared))
+    names = [] if module is None else [f"{block.path}.{name}" for name, _ in module.named_parameters()]
+    return next((name for name in names if not name.startswith(known)), None)
 
 
 def read_layout(model: nn.Module, adapter: ModelAdapter) -> Layout:
@@ -104,8 +148,9 @@ def read_layout(model: nn.Module, adapter: ModelAdapter) -> Layout:
 def _layer_layout(layer: nn.Module, adapter: ModelAdapter) -> LayerLayout:
     groups = channels = 0
     if linear(layer, adapter.output("attention")) is not None:
-        key = next(p for p in adapter.of("attention") if p.heads == "kv")
-        groups = _linear(layer, key).out_features // head_dim(layer, adapter)
+        heads = heads_of(layer, adapter)
+        assert heads is not None
+        groups = 1 if adapter.attention.whole else heads.groups
     if linear(layer, adapter.output("mlp")) is not None:
         channels = _linear(layer, adapter.output("mlp")).in_features
     return LayerLayout(
@@ -113,8 +158,8 @@ def _layer_layout(layer: nn.Module, adapter: ModelAdapter) -> LayerLayout:
         channels=channels,
         group_cost=_unit_cost(layer, adapter, "attention", groups),
         channel_cost=_unit_cost(layer, adapter, "mlp", channels),
-        attention_fixed=_fixed(layer, adapter, "attention", adapter.head_norms) if groups else 0,
-        mlp_fixed=_fixed(layer, adapter, "mlp", ()) if channels else 0,
+        attention_fixed=_fixed(layer, adapter, "attention") if groups else 0,
+        mlp_fixed=_fixed(layer, adapter, "mlp") if channels else 0,
         attention_gain=_gain(layer, adapter, "attention") if groups else 0,
         mlp_gain=_gain(layer, adapter, "mlp") if channels else 0,
     )
@@ -143,11 +188,9 @@ def _unit_cost(layer: nn.Module, adapter: ModelAdapter, structure: Structure, un
     return total // units
 
 
-def _fixed(layer: nn.Module, adapter: ModelAdapter, structure: Structure, extra: tuple[str, ...]) -> int:
-    total = sum(
-        p.numel()
-        for path in (adapter.norm(structure), *extra)
-        for p in layer.get_submodule(path).parameters()
-    )
+def _fixed(layer: nn.Module, adapter: ModelAdapter, structure: Structure) -> int:
+    block = adapter.block(structure)
+    paths = (*block.norms, *block.shared)
+    total = sum(p.numel() for path in paths for p in layer.get_submodule(path).parameters())
     bias = _linear(layer, adapter.output(structure)).bias
     return total + (bias.numel() if bias is not None else 0)

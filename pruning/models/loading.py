@@ -19,10 +19,10 @@ from transformers.utils.logging import disable_progress_bar
 from pruning.config import ModelConfig
 from pruning.errors import ConfigError, ModelError
 from pruning.identity import model_fingerprint, model_folder
-from pruning.modeling_pruned import pruned_class
 from pruning.models.adapter import ModelAdapter, adapter_for
 from pruning.models.folder import check_folder, refuse_quantised
 from pruning.models.layout import Layout, check_modules, read_layout
+from pruning.models.modeling_pruned import pruned_class
 from pruning.models.proof import prove
 
 log = logging.getLogger(__name__)
@@ -170,6 +170,7 @@ def _weights(config: ModelConfig, source: str, folder: Path | None, settings: An
     dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
     if folder is not None and getattr(settings, "secateur_layers", None) is not None:
         return load_pruned(folder, dtype=dtype, attention=config.attention)
+    family = adapter_for(str(settings.model_type))
     return _whole(
         source,
         AutoModelForCausalLM.from_pretrained(
@@ -177,7 +178,7 @@ def _weights(config: ModelConfig, source: str, folder: Path | None, settings: An
             config=settings,
             revision=config.revision,
             dtype=dtype,
-            attn_implementation=config.attention,
+            attn_implementation=family.implementation or config.attention,
             device_map=config.device_map,
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
@@ -221,7 +222,7 @@ def load_pruned(folder: Path | str, dtype: Any = "auto", attention: str = "sdpa"
             folder,
             config=settings,
             dtype=dtype,
-            attn_implementation=attention,
+            attn_implementation=adapter_for(str(settings.model_type)).implementation or attention,
             use_safetensors=True,
             output_loading_info=True,
         )

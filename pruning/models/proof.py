@@ -4,9 +4,10 @@ Scores, priors, refits and surgery stand on four statements. A family that break
 residual stream, norms behind the blocks, a factor on the logits, heads in another order) would be pruned by wrong
 numbers without a word, so it is refused here:
 
-- a decoder layer adds its blocks, one after the other: x + attention(norm(x)), then x + mlp(norm(x));
+- what enters the first layer is the embedding, times the family's factor;
+- a decoder layer adds its blocks, one after the other, each as `pruning/models/block.py` says;
 - behind the last layer comes one norm, and what it gives is the decoder's output;
-- the logits are the head's, with nothing done to them;
+- the logits are the head's, bent as the family says;
 - a unit (KV group, channel) is one run of features from its projections to the output projection's input.
 
 Shapes: B batch, T tokens, D hidden, F features of an output projection's input.
@@ -20,12 +21,13 @@ import torch
 from torch import nn
 
 from pruning.errors import ModelError
-from pruning.models.adapter import STRUCTURES, ModelAdapter, Structure, linear
+from pruning.models.adapter import STRUCTURES, Block, ModelAdapter, Structure, linear
 from pruning.models.layout import Layout
 
 TOKENS = 8
 Seen = dict[tuple[int, str], torch.Tensor]
-"""(layer, what) -> a tensor: `in`, `out` of layers; `STRUCTURE in`, `normed`, `given`, `added`, `units` of blocks."""
+"""(layer, what) -> a tensor: `in`, `out` of layers; `STRUCTURE in`, `normed`, `given`, `made`, `closed`, `added` and
+`units` of blocks."""
 
 
 @torch.no_grad()
@@ -38,16 +40,23 @@ def prove(model: Any, adapter: ModelAdapter, layout: Layout) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(3, 3 + TOKENS, device=model.get_input_embeddings().weight.device)[None] % rows
     with _watched(model, adapter) as seen:
-        base = model.get_submodule(model.base_model_prefix)
-        with _kept(base.norm) as norm, _kept(base, lambda output: output.last_hidden_state) as final:
+        decoder = adapter.decoder(model)
+        with (
+            _kept(_last_norm(model, adapter)) as norm,
+            _kept(decoder, lambda output: output.last_hidden_state) as final,
+        ):
             logits = model(input_ids=ids, use_cache=False).logits
-    for index in range(len(layout.layers)):
-        _residual(seen, index, adapter)
+    if not _same(adapter.embed(model, ids), seen[0, "in"]):
+        raise _wrong(
+            adapter, "what enters its first layer is not the embedding: something scales or adds to it"
+        )
+    for index, layer in enumerate(adapter.decoder_layers(model)):
+        _residual(seen, index, layer, adapter)
     last = len(layout.layers) - 1
     if not (norm and _same(seen[last, "out"], norm[0][0]) and _same(norm[0][1], final[0][1])):
         raise _wrong(adapter, "the decoder's output is not one norm of the last layer's")
-    head = model.get_output_embeddings()
-    if not _close(head(final[0][1].to(head.weight.device)), logits):
+    head = adapter.head(model)
+    if not _close(head(final[0][1].to(head.module.weight.device)), logits):
         raise _wrong(adapter, "the logits are not its head's: something scales or bends them behind it")
     if all(
         bool(torch.isfinite(value).all()) for value in (logits, final[0][1])
@@ -55,22 +64,34 @@ def prove(model: Any, adapter: ModelAdapter, layout: Layout) -> None:
         _units(model, adapter, layout, ids, seen)
 
 
-def _residual(seen: Seen, index: int, adapter: ModelAdapter) -> None:
-    """One layer's output is its input and what its blocks added."""
+def _last_norm(model: nn.Module, adapter: ModelAdapter) -> nn.Module:
+    try:
+        return adapter.final_norm(model)
+    except AttributeError as error:
+        raise _wrong(adapter, f"it has no norm at {adapter.last_norm}") from error
+
+
+def _residual(seen: Seen, index: int, layer: nn.Module, adapter: ModelAdapter) -> None:
     stream = seen[index, "in"]
     terms = (stream,)
     for structure in STRUCTURES:
-        if (index, f"{structure} added") not in seen:
+        block = adapter.block(structure)
+        if block.module(layer) is None:
             continue
-        if not (
-            _same(seen[index, f"{structure} in"], stream)
-            and _same(seen[index, f"{structure} normed"], seen[index, f"{structure} given"])
-        ):
+
+        def of(what: str, name: str = structure) -> torch.Tensor:
+            return seen[index, f"{name} {what}"]
+
+        feeds = "x" if block.norm is None else f"{block.norm}(x)"
+        fed = stream if block.norm is None else of("normed")
+        if not ((block.norm is None or _same(of("in"), stream)) and _same(fed, of("given"))):
             raise _wrong(
-                adapter,
-                f"layer {index} does not feed its {structure} with {adapter.norm(structure)}(x), x what came before",
+                adapter, f"layer {index} does not feed its {structure} with {feeds}, x what came before"
             )
-        added = seen[index, f"{structure} added"]
+        if block.after is not None and not _same(of("made"), of("closed")):
+            raise _wrong(adapter, f"layer {index} does not norm what its {structure} gives by {block.after}")
+        added = of("made" if block.after is None else "added")
+        added = added if block.scale is None else added * block.factor(layer)
         terms, stream = (*terms, added), stream + added
     if not _same(stream, seen[index, "out"], terms):
         raise _wrong(
@@ -150,15 +171,22 @@ def _watched(model: nn.Module, adapter: ModelAdapter) -> Generator[Seen]:
         for index, layer in enumerate(adapter.decoder_layers(model)):
             watch(layer, (index, ""), "in", "out")
             for structure in STRUCTURES:
-                output = linear(layer, adapter.output(structure))
-                if output is None:
-                    continue
-                watch(layer.get_submodule(adapter.norm(structure)), (index, f"{structure} "), "in", "normed")
-                watch(
-                    layer.get_submodule(adapter.module(structure)), (index, f"{structure} "), "given", "added"
-                )
-                watch(output, (index, f"{structure} "), "units", None)
+                for path, taken, given in _places(layer, adapter.block(structure)):
+                    watch(layer.get_submodule(path), (index, f"{structure} "), taken, given)
         yield seen
+
+
+def _places(layer: nn.Module, block: Block) -> list[tuple[str, str | None, str | None]]:
+    """Modules of a block that are watched, and what their input and output are called."""
+    if block.module(layer) is None:
+        return []
+    places: list[tuple[str | None, str | None, str | None]] = [
+        (block.norm, "in", "normed"),
+        (block.path, "given", "made"),
+        (block.after, "closed", "added"),
+        (block.output.path, "units", None),
+    ]
+    return [(path, taken, given) for path, taken, given in places if path is not None]
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from pruning.models.adapter import STRUCTURES, Structure, adapter_for, linear
+from pruning.models.layout import read_layout
 from pruning.world.tasks import SPLITS, Row, task_rows
 from pruning.world.text import held_out_documents
 
@@ -131,21 +133,26 @@ def silence_at_random(model: PreTrainedModel, ratio: float, seed: int) -> int:
     Returns:
         How many parameters the silenced units hold, biases not counted.
     """
-    config: Any = model.config
-    layers: Any = model.get_submodule("model.layers")
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    width = head_dim * config.num_attention_heads // config.num_key_value_heads
-    group_cost = 2 * config.hidden_size * (width + head_dim)
-    units = [(layer, True, i) for layer in layers for i in range(config.intermediate_size)]
-    units += [(layer, False, i) for layer in layers for i in range(config.num_key_value_heads)]
+    adapter = adapter_for(model.config.model_type)
+    layers, layout = adapter.decoder_layers(model), read_layout(model, adapter)
+    units: list[tuple[int, Structure, int]] = [
+        (number, structure, unit)
+        for structure in reversed(STRUCTURES)
+        for number, layer in enumerate(layout.layers)
+        for unit in range(layer.units(structure))
+    ]
     random.Random(seed).shuffle(units)
-    wanted, removed = ratio * sum(p.numel() for p in model.parameters()), 0
-    for layer, is_channel, i in units:
+    wanted, removed = ratio * layout.total_parameters, 0
+    for number, structure, unit in units:
         if removed >= wanted:
             break
-        if is_channel:
-            layer.mlp.down_proj.weight[:, i] = 0
-        else:
-            layer.self_attn.o_proj.weight[:, i * width : (i + 1) * width] = 0
-        removed += 3 * config.hidden_size if is_channel else group_cost
+        maps = [linear(layers[number], projection) for projection in adapter.of(structure)]
+        whole, output = (
+            layout.layers[number].units(structure),
+            linear(layers[number], adapter.output(structure)),
+        )
+        assert output is not None
+        width = output.in_features // whole
+        output.weight[:, unit * width : (unit + 1) * width] = 0
+        removed += sum(one.weight.numel() for one in maps if one is not None) // whole
     return removed

@@ -10,26 +10,17 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedTokenizerFast
 
 from pruning.models.adapter import adapter_for
+from pruning.models.layout import read_layout
 from pruning.plan import LayerPlan, PruningPlan
 from pruning.surgery import prune
+from tests.families import tiny
 
 CONTEXT = 160
 TEXT = "the cat sat on a warm mat while rain fell over green hills and seven boats went by slowly"
 WORDS = TEXT.split()
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
 SHAPES = ("dense", "uneven", "no_attention_0", "no_mlp", "no_layer", "no_attention_left", "no_mlp_left")
 
 
@@ -77,30 +68,27 @@ def make_model(family: str, *, layers: int = 3, seed: int = 0, **changes: Any) -
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": CONTEXT,
-        "tie_word_embeddings": family == "qwen2",
+        "tie_word_embeddings": False,
         "initializer_range": 0.2,
-        **changes,
+        "pad_token_id": 1,
     }
-    torch.manual_seed(seed)
-    if family == "llama":
-        model = LlamaForCausalLM(LlamaConfig(**common))
-    elif family == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(**common))
-    elif family == "qwen3":
-        model = Qwen3ForCausalLM(Qwen3Config(head_dim=16, **common))
-    else:
-        model = MistralForCausalLM(MistralConfig(sliding_window=9, head_dim=8, **common))
-    return model.float().eval()
+    return tiny(family, common, seed, **changes)
 
 
 def cut(model: Any, shape: str) -> Any:
     """Prune a 3-layer model of `make_model` by hand; `shape` is one of SHAPES."""
-    all_groups, all_channels = (0, 1), tuple(range(48))
+    adapter = adapter_for(model.config.model_type)
+    groups = read_layout(model, adapter).layers[0].kv_groups
+    all_groups, all_channels = tuple(range(groups)), tuple(range(48))
     kept: list[list[tuple[int, ...]]] = [[all_groups, all_channels] for _ in range(3)]
     if shape == "dense":
         return model
     if shape == "uneven":
-        kept = [[(1,), tuple(range(0, 48, 3))], [all_groups, tuple(range(5))], [(0,), all_channels]]
+        kept = [
+            [all_groups[-1:], tuple(range(0, 48, 3))],
+            [all_groups, tuple(range(5))],
+            [(0,), all_channels],
+        ]
     elif shape == "no_attention_0":
         kept[0][0] = ()
     elif shape == "no_mlp":
@@ -109,9 +97,9 @@ def cut(model: Any, shape: str) -> Any:
         kept = [[(), all_channels] if "attention" in shape else [all_groups, ()] for _ in range(3)]
     else:
         kept[1] = [(), ()]
-    layers = tuple(LayerPlan(2, 48, groups, channels) for groups, channels in kept)
+    layers = tuple(LayerPlan(groups, 48, units, channels) for units, channels in kept)
     plan = PruningPlan(layers, "test", 0, 0, 1, 1)
-    return prune(model, adapter_for(model.config.model_type), plan)
+    return prune(model, adapter, plan)
 
 
 def make_pairs(seed: int = 0, documents: int = 6) -> list[tuple[str, str]]:

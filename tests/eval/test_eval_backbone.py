@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from eval.backbone import take_apart
-from tests.eval.conftest import FAMILIES, SHAPES, cut, make_model
+from tests.eval.conftest import SHAPES, cut, make_model
+from tests.families import FAMILIES
 
 IDS = torch.arange(3, 27)[None]
 ROWS = torch.tensor([2, 3, 11, 23])

@@ -10,7 +10,8 @@ from eval.attention import UnsupportedAttention
 from eval.fast_lm import FastLM, score_pairs
 from eval.hflm import StoredHFLM
 from eval.scoring import TreeScorer
-from tests.eval.conftest import CONTEXT, FAMILIES, SHAPES, cut, make_model, make_pairs, make_tokenizer
+from tests.eval.conftest import CONTEXT, SHAPES, cut, make_model, make_pairs, make_tokenizer
+from tests.families import FAMILIES
 
 TOLERANCE = 1e-4
 PAIRS = make_pairs()
@@ -131,31 +132,12 @@ def test_scaled_logits(changes: dict[str, float], tokenizer: Any) -> None:
     assert_equal(score_pairs(fast, PAIRS), oracle(model, tokenizer, PAIRS))
 
 
-def test_soft_capped_attention_falls_back(tokenizer: Any) -> None:
-    """Gemma 2 caps its attention scores, which trees do not compute: HFLM scores it, and the LM says so."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=320,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=CONTEXT,
-        final_logit_softcapping=5.0,
-        attn_logit_softcapping=2.0,
-        attn_implementation="eager",
-        pad_token_id=1,
-    )
-    model = Gemma2ForCausalLM(config).eval()
-    fast = FastLM(model, tokenizer)
-    assert fast.used.startswith("hflm (")
-    assert "softcap" in fast.used
-    pairs = PAIRS[:20]
-    assert_equal(score_pairs(fast, pairs), oracle(model, tokenizer, pairs))
+def test_sdpa_without_the_cap_is_noticed(tokenizer: Any) -> None:
+    """A kernel that cannot cap the scores leaves them to one that can."""
+    model = make_model("gemma2")
+    with pytest.raises(UnsupportedAttention, match="caps its scores"):
+        TreeScorer(model, kind="flex").settle()
+    assert TreeScorer(model).kind == "gather"
 
 
 def test_a_wrong_mask_is_noticed(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from eval.protocols import parse, protocols
 from eval.word_perplexity import pages_of, word_perplexity
 from pruning.documents import single_breaks
 from pruning.errors import DataError
-from tests.eval.conftest import CONTEXT, FAMILIES, cut, make_model, make_tokenizer
+from tests.eval.conftest import CONTEXT, cut, make_model, make_tokenizer
+from tests.families import FAMILIES
 
 
 def wanda_loop(model: Any, ids: torch.Tensor, window: int) -> float:

@@ -9,7 +9,8 @@ import torch
 
 from eval.fast_lm import FastLM, score_pairs
 from eval.prefix import PrefixReuse
-from tests.eval.conftest import FAMILIES, make_model, make_pairs
+from tests.eval.conftest import make_model, make_pairs
+from tests.families import FAMILIES
 
 PAIRS = make_pairs()
 

@@ -17,7 +17,8 @@ from pruning.memory import Meter
 from pruning.models.adapter import adapter_for
 from pruning.models.layout import read_layout
 from pruning.models.loading import LoadedModel
-from tests.eval.conftest import FAMILIES, SHAPES, cut, make_model
+from tests.eval.conftest import SHAPES, cut, make_model
+from tests.families import FAMILIES
 
 CPU = torch.device("cpu")
 

@@ -7,16 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from pruning.calibration import Samples
 from pruning.capture.result import Capture
@@ -27,6 +17,7 @@ from pruning.importance import ESTIMATORS
 from pruning.models.adapter import adapter_for
 from pruning.models.layout import read_layout
 from pruning.models.loading import LoadedModel
+from tests.families import TINY, classes
 
 if TYPE_CHECKING:
     from tests.pruning.commands import Place
@@ -44,23 +35,12 @@ BASE: dict[str, Any] = {
     "eos_token_id": 2,
 }
 
-VARIANTS: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
-    "llama": (LlamaConfig, LlamaForCausalLM, {}),
-    "llama-mha-bias": (
-        LlamaConfig,
-        LlamaForCausalLM,
-        {"num_key_value_heads": 8, "attention_bias": True, "mlp_bias": True},
-    ),
-    "llama-mqa": (LlamaConfig, LlamaForCausalLM, {"num_key_value_heads": 1, "tie_word_embeddings": True}),
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"tie_word_embeddings": True}),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16}),
-    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": 8}),
-}
+VARIANTS = tuple(TINY)
 
 
 def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> LoadedModel:
     """A random model of a variant; biases and norms are random too, so that nothing is trivially zero."""
-    config_class, model_class, extra = VARIANTS[name]
+    config_class, model_class, extra = classes(name)
     torch.manual_seed(seed)
     model = model_class(config_class(**{**BASE, **extra, **changes}))
     with torch.no_grad():

@@ -54,10 +54,17 @@ def test_missing_model_folder(here: Place) -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["gpt2", "no_such_family"])
-def test_unknown_family(here: Place, family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [("gpt2", ""), ("no_such_family", ""), ("mixtral", "mixture of experts"), ("phi3", "fuses")],
+)
+def test_unknown_family(here: Place, family: str, why: str) -> None:
     model = spoiled(here.model, here.folder / family, change_config(model_type=family))
-    refused(here, f"model.path={model}", says=(family, "llama, mistral, qwen2, qwen3", "pruning/models/"))
+    refused(
+        here,
+        f"model.path={model}",
+        says=(family, why, "llama, mistral, olmo2, qwen2, qwen3", "pruning/models/"),
+    )
 
 
 def test_damaged_config(here: Place) -> None:

@@ -18,10 +18,6 @@ from pruning.plan import PruningPlan
 from tests.pruning.conftest import build, capture_of, text
 from tests.pruning.test_scores import plain_gradients
 
-ROWS = {"attention": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
-COLUMNS = {"attention": "o_proj", "mlp": "down_proj"}
-PLACE = {"attention": "self_attn", "mlp": "mlp"}
-
 
 def preset(**fields: Any) -> MethodConfig:
     """A method's config, `conf/method/*.yaml` in short."""
@@ -75,14 +71,15 @@ def test_magnitude_is_the_sum_of_absolute_weights_and_random_is_seeded(variant: 
     )
     for structure in STRUCTURES:
         for index, layer in enumerate(loaded.layout.layers):
-            path, units = f"model.layers.{index}.{PLACE[structure]}", layer.units(structure)
+            units = layer.units(structure)
             expected = torch.zeros(units, dtype=torch.float64)
-            for name in (*ROWS[structure], COLUMNS[structure]):
-                lines = weights[f"{path}.{name}.weight"].detach().abs()
-                parts = (lines if name in ROWS[structure] else lines.T).chunk(units)
+            for projection in loaded.adapter.of(structure):
+                path, rows = f"model.layers.{index}.{projection.path}", projection.axis == 0
+                lines = weights[f"{path}.weight"].detach().abs()
+                parts = (lines if rows else lines.T).chunk(units)
                 expected += torch.stack([part.sum() for part in parts])
-                if f"{path}.{name}.bias" in weights and name in ROWS[structure]:
-                    bias = weights[f"{path}.{name}.bias"].detach().abs()
+                if f"{path}.bias" in weights and rows:
+                    bias = weights[f"{path}.bias"].detach().abs()
                     expected += torch.stack([part.sum() for part in bias.chunk(units)])
             found = torch.from_numpy(scores.units[structure][index]) * layer.cost(structure)
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
@@ -106,13 +103,13 @@ def test_vector_taylor_is_abs_of_the_sum_over_each_row_and_column(variant: str) 
         for index, layer in enumerate(loaded.layout.layers):
             for unit in range(layer.units(structure)):
                 value = 0.0
-                for name in (*ROWS[structure], COLUMNS[structure]):
-                    path = f"model.layers.{index}.{PLACE[structure]}.{name}"
+                for projection in loaded.adapter.of(structure):
+                    path, rows = f"model.layers.{index}.{projection.path}", projection.axis == 0
                     product = (weights[f"{path}.weight"] * slope[f"{path}.weight"]).detach()  # type: ignore[operator]
-                    lines = product if name in ROWS[structure] else product.T
+                    lines = product if rows else product.T
                     size = len(lines) // layer.units(structure)
                     value += sum(abs(float(x.sum())) for x in lines[unit * size : (unit + 1) * size])
-                    if f"{path}.bias" in weights and name in ROWS[structure]:
+                    if f"{path}.bias" in weights and rows:
                         bias = (weights[f"{path}.bias"] * slope[f"{path}.bias"]).detach()  # type: ignore[operator]
                         value += float(bias[unit * size : (unit + 1) * size].abs().sum())
                 expected.append(value)

@@ -1,5 +1,6 @@
 """A family whose model computes otherwise than its adapter says is refused, whatever the difference."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import transformers
 from torch import nn
 
 from pruning.errors import ModelError
-from pruning.models.adapter import ModelAdapter
+from pruning.models.adapter import ATTENTION, MLP, ModelAdapter
 from pruning.models.layout import check_modules, read_layout
 from pruning.models.proof import prove
 from pruning.surgery import prune
@@ -74,7 +75,11 @@ def test_families_of_the_field_are_right_or_refused(name: str, changes: dict[str
 
 def test_norms_behind_the_blocks_are_refused() -> None:
     found = verdict(
-        stock("Olmo2"), attention_norm="post_attention_layernorm", mlp_norm="post_feedforward_layernorm"
+        stock("Olmo2"),
+        attention=replace(
+            ATTENTION, norm="post_attention_layernorm", shared=("self_attn.q_norm", "self_attn.k_norm")
+        ),
+        mlp=replace(MLP, norm="post_feedforward_layernorm"),
     )
     assert "layer 0 does not feed its attention" in found
 

@@ -34,7 +34,7 @@ for probe in sorted(Path(sys.argv[1]).glob("*.safetensors")):
         same = torch.equal(model(data["ids"]).logits, data["logits"])
         text = model.generate(data["ids"], max_new_tokens=8, do_sample=False, eos_token_id=None)
         states = decoder(data["ids"]).last_hidden_state
-        bare = torch.equal(model.lm_head(states), data["logits"])
+        bare = torch.equal(model.base_model(data["ids"]).last_hidden_state, states)
         pickled = torch.load(buffer, weights_only=False)(data["ids"]).logits
         copied = copy.deepcopy(model)(data["ids"]).logits
     shapes = [p.shape for p in AutoModel.from_config(decoder.config, trust_remote_code=True).parameters()]

@@ -18,9 +18,9 @@ from pruning.compose import compose, register
 from pruning.config import BudgetConfig, GuardConfig, MethodConfig, validate
 from pruning.diagnosis import LABELS
 from pruning.errors import BudgetError
-from pruning.modeling_pruned import get_geometry, set_geometry
-from pruning.models.adapter import Structure
+from pruning.models.adapter import Structure, linear
 from pruning.models.layout import Layout
+from pruning.models.modeling_pruned import get_geometry, set_geometry
 from pruning.surgery import prune
 from tests.pruning.commands import Place, call, documents, only_record, records, save_model, write_jsonl
 from tests.pruning.conftest import VARIANTS, build
@@ -213,7 +213,9 @@ def test_a_model_without_attention_survives_a_second_family_of_cuts(name: str, t
     layers = tuple(LayerPlan(0, x.channels, (), tuple(range(1, x.channels))) for x in layout.layers)
     with torch.no_grad():
         for layer in loaded.adapter.decoder_layers(loaded.model):
-            layer.mlp.down_proj.weight[:, 0] = 0  # type: ignore[union-attr, index, operator]
+            output = linear(layer, loaded.adapter.output("mlp"))
+            assert output is not None
+            output.weight[:, 0] = 0
     prune(again, loaded.adapter, PruningPlan(layers, "test", 1, 1, layout.total_parameters, 1))
     with torch.no_grad():
         torch.testing.assert_close(again(ids()).logits, loaded.model(ids()).logits, rtol=1e-4, atol=1e-5)
