@@ -146,12 +146,17 @@ def _sizes(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]:
         Figure(f"{name}_grid", texts("figures.grid"), texts("figures.grid_note")),
         Figure(f"{name}_effects", texts("figures.effects"), texts("figures.effects_note")),
     ]
+    fixed: list[str] = []
     for factor in ("seq_len", "num_samples"):
         levels: tuple[Group, ...] = getattr(found.summary, factor)
-        if levels:
+        if len(levels) == 1:
+            fixed.append(f"{texts(f'columns.{factor}')} = {levels[0].level}")
+        elif levels:
             best = max(range(len(levels)), key=lambda place: levels[place].mean)
             frame = groups_frame(levels, factor)
             blocks.append(Table(f"{name}_{factor}", texts(f"tables.{factor}"), frame, mark=frozenset({best})))
+    if fixed:
+        blocks.append(Paragraph(texts("model.one_level", names=", ".join(fixed)), "note"))
     if found.variance is not None:
         blocks += _variance(found.variance, name, texts)
     sd, df = found.noise
