@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
+LARGE = 1e4
+"""F statistics beyond this are all noncentrality."""
+
 
 def normal_quantile(level: float = 0.95) -> float:
     """Two-sided standard normal quantile of a confidence level (1.96 for 0.95)."""
@@ -33,6 +36,27 @@ def normal_p(z: float) -> float:
 def f_p(f: float, df1: float, df2: float) -> float:
     """Upper-tail p of an F statistic."""
     return float(special.fdtrc(df1, df2, f))
+
+
+def f_noncentrality(f: float, df1: float, df2: float) -> tuple[float, float]:
+    """95 % interval of the noncentrality of an F statistic (Steiger 2004, Psychological Methods 9:164)."""
+    if f > LARGE:  # all that varies is the error's chi squared
+        low, high = (f * df1 * float(special.chdtri(df2, level)) / df2 for level in (0.975, 0.025))
+        return low, high
+    return _noncentrality(f, df1, df2, 0.975), _noncentrality(f, df1, df2, 0.025)
+
+
+def _noncentrality(f: float, df1: float, df2: float, level: float) -> float:
+    """The noncentrality at which `f` is the quantile of this level; 0 where it is below even without any."""
+    if special.fdtr(df1, df2, f) <= level:
+        return 0.0
+    low, high = 0.0, 1.0
+    while special.ncfdtr(df1, df2, high, f) > level:
+        low, high = high, 2 * high
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if special.ncfdtr(df1, df2, middle, f) > level else (low, middle)
+    return (low + high) / 2
 
 
 def chi2_p(x: float, df: float) -> float:

@@ -128,18 +128,14 @@ def _load(words: Words) -> "Runs":
 
 def _show(argv: list[str]) -> None:
     words = parse(argv, ("runs",), rest=1)
-    from rich.console import Console
+    from analysis.terminal import console, find_run, show_run
 
-    from analysis.terminal import find_run, show_run
-
-    show_run(find_run(words.rest[0], Path(words.one("runs", "runs")))[0], Console())
+    show_run(find_run(words.rest[0], Path(words.one("runs", "runs")))[0], console())
 
 
 def _compare(argv: list[str]) -> None:
     words = parse(argv, ("runs",), rest=2)
-    from rich.console import Console
-
-    from analysis.terminal import find_run, show_comparison
+    from analysis.terminal import console, find_run, show_comparison
 
     left, right = (find_run(name, Path(words.one("runs", "runs"))) for name in words.rest)
-    show_comparison(left, right, Console())
+    show_comparison(left, right, console())

@@ -87,7 +87,7 @@ def _bytes(x: float) -> str:
 
 
 WRITTEN: dict[str, Callable[[float], str]] = {
-    "p": lambda x: "<.0001" if x < 1e-4 else f"{x:.4f}",
+    "p": lambda x: "<0.0001" if x < 1e-4 else f"{x:.4f}",
     "bytes": _bytes,
     "seconds": lambda x: f"{x / 3600:.2f} h" if x >= 3600 else f"{x:.1f} s",
     "seconds_ms": lambda x: f"{1000 * x:.3g} ms" if x < 1 else f"{x:.2f} s",

@@ -43,4 +43,4 @@ def pairs_frame(pairs: tuple[Paired, ...]) -> pd.DataFrame:
 
 def p_text(p: float) -> str:
     """A p-value in a sentence."""
-    return "< .0001" if p < 1e-4 else f"= {p:.4f}"
+    return "< 0.0001" if p < 1e-4 else f"= {p:.4f}"

@@ -90,7 +90,7 @@ def _entry(runs: Runs, found: ModelFindings, cross: CrossFindings) -> dict[str, 
         ],
         "variance": None if found.variance is None else {
             "terms": {term.term: term.eta2 for term in found.variance.terms},
-            "joint": {name: share for name, share, _ in found.variance.joint},
+            "joint": {item.pair: item.share for item in found.variance.joint},
         },
         "methods": _methods(found, cross),
         "method_pairs": [

@@ -25,9 +25,7 @@ def tell(
     today: str | None = None,
 ) -> Document:
     """Arrange all findings as a document."""
-    lead: list[Block] = [
-        Paragraph(texts("lead.what", runs=len(runs.pruned()), valid=len(runs.valid()), models=len(findings)))
-    ]
+    lead: list[Block] = [Paragraph(texts("lead.what", models=len(findings), **header(runs)))]
     lead += warnings(runs, texts)
     lead += [Paragraph(text, "key") for found in findings for text in key_sentence(found, texts)]
     sections = (
@@ -37,6 +35,13 @@ def tell(
     sections.append(_data(runs, findings, factors, texts))
     day = today or datetime.now(UTC).strftime("%Y-%m-%d")
     return Document(texts("title"), texts.lang, tuple(lead), tuple(sections), texts("footer", day=day))
+
+
+def header(runs: Runs) -> dict[str, int]:
+    """What became of every run that was read: `read` is the sum of all others."""
+    dense = runs.frame["kind"] == "dense"
+    counts = {state: int(((runs.frame["state"] == state) & ~dense).sum()) for state in STATES}
+    return {"read": len(runs.frame), "dense": int(dense.sum()), **counts}
 
 
 def warnings(runs: Runs, texts: Texts) -> list[Block]:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from analysis.arithmetic import holm
 from analysis.describe import Group
 from analysis.document import Block, Figure, Paragraph, Section, Table
 from analysis.frames import groups_frame, p_text, pairs_frame
@@ -145,12 +146,17 @@ def _sizes(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]:
         Figure(f"{name}_grid", texts("figures.grid"), texts("figures.grid_note")),
         Figure(f"{name}_effects", texts("figures.effects"), texts("figures.effects_note")),
     ]
+    fixed: list[str] = []
     for factor in ("seq_len", "num_samples"):
         levels: tuple[Group, ...] = getattr(found.summary, factor)
-        if levels:
+        if len(levels) == 1:
+            fixed.append(f"{texts(f'columns.{factor}')} = {levels[0].level}")
+        elif levels:
             best = max(range(len(levels)), key=lambda place: levels[place].mean)
             frame = groups_frame(levels, factor)
             blocks.append(Table(f"{name}_{factor}", texts(f"tables.{factor}"), frame, mark=frozenset({best})))
+    if fixed:
+        blocks.append(Paragraph(texts("model.one_level", names=", ".join(fixed)), "note"))
     if found.variance is not None:
         blocks += _variance(found.variance, name, texts)
     sd, df = found.noise
@@ -161,25 +167,12 @@ def _sizes(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]:
 
 def _variance(variance: Variance, name: str, texts: Texts) -> list[Block]:
     terms = pd.DataFrame([vars(term) for term in variance.terms])
-    joint = pd.DataFrame(list(variance.joint), columns=["pair", "joint_share", "cells"]).sort_values(
-        "joint_share", ascending=False
+    joint = pd.DataFrame([vars(item) for item in variance.joint]).rename(
+        columns={"share": "joint_share", "p": "p_holm"}
     )
-    main = terms[~terms["term"].str.contains(" × ") & (terms["term"] != "residual")].sort_values("eta2")
-    blocks: list[Block] = []
+    blocks: list[Block] = [Paragraph(shares_sentence(variance, texts))]
     if len(joint):
-        top = joint.iloc[0]
-        weak = main.iloc[0]
-        blocks.append(
-            Paragraph(
-                texts(
-                    "model.variance",
-                    pair=top["pair"],
-                    share=top["joint_share"],
-                    weak=weak["term"],
-                    weak_share=weak["eta2"],
-                )
-            )
-        )
+        joint = joint.sort_values("joint_share", ascending=False)
     blocks.append(
         Table(
             f"{name}_variance", texts("tables.variance"), terms, texts("tables.variance_note"), skip=("ss",)
@@ -192,6 +185,22 @@ def _variance(variance: Variance, name: str, texts: Texts) -> list[Block]:
     if variance.left_out:
         blocks.append(Paragraph(texts("model.left_out", names=", ".join(variance.left_out)), "note"))
     return blocks
+
+
+def shares_sentence(variance: Variance, texts: Texts) -> str:
+    """What explains ACC, in a sentence: only shares that noise does not give; else the largest is called noise."""
+    mains = [term for term in variance.terms if " × " not in term.term and term.term != "residual"]
+    if all(math.isnan(term.p) for term in mains):
+        return texts("model.variance_untested")
+    found = [term for term, p in zip(mains, holm([term.p for term in mains]), strict=True) if p < CLEAR]
+    if found:
+        parts = [texts("model.variance_term", term=t.term, share=t.eta2, low=t.eta2_low, high=t.eta2_high) for t in
+                 sorted(found, key=lambda term: -term.eta2)]  # fmt: skip
+        return texts("model.variance", terms=("；" if texts.lang == "zh" else "; ").join(parts))
+    top = max(variance.joint, key=lambda item: item.share, default=None)
+    if top is None or top.p < CLEAR:
+        return texts("model.variance_none") if top is None else texts("model.variance_pair", **vars(top))
+    return texts("model.variance_noise", **vars(top))
 
 
 def _gradients(found: ModelFindings, name: str, texts: Texts) -> tuple[Block, ...]:

@@ -1,5 +1,6 @@
 """Runs on the terminal: one run in full, and two runs side by side."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.differences import Change, compare_records
+from analysis.formats import show
 from eval.record import FAILED, RECORD, LayerReport, RunRecord, read_record
 from pruning.errors import StorageError
 
 WIDE = 20
+PIPED = 400
+"""Columns of a line that is read by a program: no id is broken."""
 BARS = " ▁▂▃▄▅▆▇█"
+
+
+def console() -> Console:
+    """Where the tables go: a terminal as wide as it is, a pipe without breaks."""
+    return Console(width=None if sys.stdout.isatty() else PIPED)
 
 
 def find_run(name: str, runs: Path) -> tuple[RunRecord, Path]:
@@ -136,7 +145,7 @@ def show_comparison(left: tuple[RunRecord, Path], right: tuple[RunRecord, Path],
     for row in difference.results:
         numbers = [_number(value) for value in (row.left, row.right)]
         delta = "" if row.delta is None else f"{row.delta:+.4f}"
-        table.add_row(row.name, *numbers, delta, _number(row.se), _number(row.p))
+        table.add_row(row.name, *numbers, delta, _number(row.se), "" if row.p is None else show("p", row.p))
     console.print(table)
     if difference.paired:
         console.print(

@@ -8,13 +8,13 @@ error); omega^2 (Hays 1963) = (SS - df x MS error) / (SS total + MS error) is th
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import f_p
+from analysis.arithmetic import f_noncentrality, f_p, holm
 from analysis.factors import cell_key
 
 MAX_LEVELS = 40
@@ -23,7 +23,10 @@ MAX_COLUMNS = 300
 
 @dataclass(frozen=True)
 class Term:
-    """One factor or interaction (`a × b`); NaN where no degree of freedom is left for the error."""
+    """One factor or interaction (`a × b`); NaN where no degree of freedom is left for the error.
+
+    `eta2_low` .. `eta2_high`: 95 % interval of the share (noncentral F, Steiger 2004); 0 is in it where noise gives it.
+    """
 
     term: str
     df: int
@@ -33,6 +36,25 @@ class Term:
     omega2: float
     f: float
     p: float
+    eta2_low: float = math.nan
+    eta2_high: float = math.nan
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Two factors taken together.
+
+    Attributes:
+        share: Of the variance between the cells of both.
+        chance: The share that as many cells have of pure noise, on average.
+        p: F test of the cells against what is within them (Holm over the pairs); NaN where no cell has two runs.
+    """
+
+    pair: str
+    share: float
+    cells: int
+    chance: float
+    p: float
 
 
 @dataclass(frozen=True)
@@ -41,14 +63,14 @@ class Variance:
 
     Attributes:
         terms: Each term; last comes `residual`.
-        joint: Share of the variance between the cells of two factors taken together (main effects and interaction).
+        joint: Every pair of factors (main effects and interaction together).
         left_out: Factors with too many levels to be judged.
     """
 
     n: int
     r2: float
     terms: tuple[Term, ...]
-    joint: tuple[tuple[str, float, int], ...]
+    joint: tuple[Joint, ...]
     left_out: tuple[str, ...]
 
 
@@ -62,18 +84,20 @@ def explain(frame: pd.DataFrame, factors: list[str], target: str = "acc_mean") -
     codes = {name: pd.factorize(frame[name], use_na_sentinel=False)[0] for name in used}
     pairs = _affordable(used, levels)
     total = float(((y - y.mean()) ** 2).sum())
+    fit = _Fit(frame, used, codes, y, [(name,) for name in used] + pairs)
+    residual, rank = fit.residual([(name,) for name in used] + pairs)
+    while pairs and rank >= len(y):  # a saturated model tests nothing: its last interaction becomes the error
+        pairs = pairs[:-1]
+        residual, rank = fit.residual([(name,) for name in used] + pairs)
     every = [(name,) for name in used] + pairs
-    fit = _Fit(frame, used, codes, y, every)
-    residual, rank = fit.residual(every)
     df_error = len(y) - rank
-    ms_error = residual / df_error if df_error > 0 and residual > 1e-12 * total else math.nan
+    residual = max(residual, 1e-12 * total)
+    ms_error = residual / df_error if df_error > 0 else math.nan
     terms = [_term(fit, term, every, total, residual, ms_error, df_error) for term in every]
     terms.append(
         Term("residual", df_error, residual, residual / total, math.nan, math.nan, math.nan, math.nan)
     )
-    joint = tuple(
-        (" × ".join(pair), *_between(frame, list(pair), y, total)) for pair in combinations(used, 2)
-    )
+    joint = _joint(frame, used, y, total)
     left_out = tuple(name for name in factors if name not in used)
     return Variance(len(y), 1 - residual / total, tuple(terms), joint, left_out)
 
@@ -89,8 +113,14 @@ def _term(
     partial = ss / (ss + residual) if ss + residual > 0 else math.nan
     omega = (ss - df * ms_error) / (total + ms_error)
     f = ss / df / ms_error if df > 0 else math.nan
-    p = f_p(f, df, df_error) if not math.isnan(f) else math.nan
-    return Term(" × ".join(term), df, ss, ss / total, partial, omega, f, p)
+    if math.isnan(f):
+        return Term(" × ".join(term), df, ss, ss / total, partial, omega, f, f)
+    ends = (_share(bound * ms_error, total - ss) for bound in f_noncentrality(f, df, df_error))
+    return Term(" × ".join(term), df, ss, ss / total, partial, omega, f, f_p(f, df, df_error), *ends)
+
+
+def _share(own: float, others: float) -> float:
+    return own / (others + own)
 
 
 def _affordable(used: list[str], levels: dict[str, int]) -> list[tuple[str, ...]]:
@@ -104,10 +134,16 @@ def _affordable(used: list[str], levels: dict[str, int]) -> list[tuple[str, ...]
     return pairs
 
 
-def _between(frame: pd.DataFrame, names: list[str], y: np.ndarray, total: float) -> tuple[float, int]:
-    cells = pd.Series(y).groupby(cell_key(frame, names)).agg(["mean", "count"])
-    between = float((cells["count"] * (cells["mean"] - y.mean()) ** 2).sum())
-    return between / total, len(cells)
+def _joint(frame: pd.DataFrame, used: list[str], y: np.ndarray, total: float) -> tuple[Joint, ...]:
+    found: list[Joint] = []
+    for pair in combinations(used, 2):
+        cells = pd.Series(y).groupby(cell_key(frame, list(pair))).agg(["mean", "count"])
+        share = float((cells["count"] * (cells["mean"] - y.mean()) ** 2).sum()) / total
+        df, rest = len(cells) - 1, len(y) - len(cells)
+        f = share / df / ((1 - share) / rest) if rest > 0 and share < 1 else math.nan
+        p = math.nan if math.isnan(f) else f_p(f, df, rest)
+        found.append(Joint(" × ".join(pair), share, len(cells), df / (len(y) - 1), p))
+    return tuple(replace(item, p=p) for item, p in zip(found, holm([item.p for item in found]), strict=True))
 
 
 class _Fit:

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.insight.datasets import KINDS, Dataset
 from analysis.insight.findings.base import Evidence, Finding, Number
 from analysis.insight.ingest import Ingested
+from analysis.insight.phenomena import Phenomenon, group
 from analysis.insight.tables import FILE, ROW
 from analysis.insight.units import Unit
 
@@ -30,6 +31,7 @@ class Claim:
         how: Empty when the value stands in a file; else the computation.
         about: The same in words, for the writer and the list of sources.
         signed: A change: its direction is checked against the words around it.
+        error: Its standard error where one is known: digits beyond a hundredth of it are not printed.
     """
 
     id: int
@@ -42,6 +44,7 @@ class Claim:
     how: str = ""
     signed: bool = False
     digits: int | None = None
+    error: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,25 @@ class Told:
 
 @dataclass(frozen=True)
 class Facts:
-    """All claims, by inventory key and by finding."""
+    """All claims, by inventory key and by finding; `phenomena` are places in `told`."""
 
     claims: tuple[Claim, ...]
     inventory: dict[str, Claim]
     told: tuple[Told, ...]
     names: frozenset[str]
+    phenomena: tuple[Phenomenon, ...] = ()
+
+    def groups(self, part: str) -> list[list[Told]]:
+        """The phenomena of a part of the report: their findings, the one that is told first."""
+        return [[self.told[place] for place in item.places] for item in self.phenomena if item.part == part]
 
 
 COUNTS: dict[str, tuple[str, ...]] = {
     "files": ("files", "file", "文件"), "read": ("read", "files", "读取", "文件"),
     "unreadable": ("unreadable", "damaged", "broken", "cannot be read", "无法读取", "损坏"),
     "excluded": ("excluded", "left out", "not read", "skipped", "排除", "跳过"),
-    "rows": ("rows", "records", "行", "记录"), "facts": ("facts", "numbers", "values", "事实", "数值"),
+    "rows": ("rows", "records", "results", "result", "行", "记录", "结果"),
+    "facts": ("facts", "numbers", "values", "事实", "数值"),
     "datasets": ("data sets", "datasets", "tables", "数据集"), "findings": ("findings", "发现"),
 }  # fmt: skip
 
@@ -88,7 +97,9 @@ def number_facts(given: Ingested, datasets: list[Dataset], findings: list[Findin
     )
     for claim in _settings(datasets):
         add(claim)
-    return Facts(tuple(claims), inventory, told, _names(given, datasets) | _labels(findings))
+    return Facts(
+        tuple(claims), inventory, told, _names(given, datasets) | _labels(findings), tuple(group(findings))
+    )
 
 
 def _counts(
@@ -116,7 +127,8 @@ KIND_WORDS = {
     "evaluation results": ("evaluation", "评测"), "unknown": ("unknown", "未识别"),
 }  # fmt: skip
 WORDS: dict[str, tuple[str, ...]] = {
-    "best": ("best", "最好", "最佳"), "change": ("changes", "changed", "change", "变化"),
+    "distance": ("dense", "未剪枝"), "best": ("best", "最好", "最佳"),
+    "change": ("changes", "changed", "change", "变化"),
     "outlier": ("outliers", "outlier", "异常值", "异常"), "unstable": ("unstable", "不稳定"),
     "factor": ("factors", "factor", "settings that matter", "因素", "起作用的设置"),
     "odd": ("words", "odd", "cells", "文字", "单元"),
@@ -134,7 +146,7 @@ def _claim(finding: Finding, key: str, number: Number) -> Claim:
     signed = number.how == "change"
     names = tuple(dict.fromkeys(name for name in finding.names if _belongs(name, key, number, finding)))
     return Claim(0, number.value, number.unit, number.words, names, about, number.evidence or finding.evidence,
-                 number.how, signed, number.digits)  # fmt: skip
+                 number.how, signed, number.digits, number.error)  # fmt: skip
 
 
 def _belongs(name: str, key: str, number: Number, finding: Finding) -> bool:

@@ -34,6 +34,7 @@ class Grid:
 def inventory(report: Report, words: Words) -> list[Grid]:
     """What the folder holds."""
     grids = [_types(report, words), _kinds(report, words), _datasets(report, words), _patterns(report, words)]
+    grids = [grid for grid in grids if grid.rows]
     pairs = {
         "unreadable": sorted(report.given.unreadable.items()),
         "states": sorted(report.given.states.items()),

@@ -24,6 +24,7 @@ class Column:
         metric: Canonical metric (`acc`, `throughput`, ...) of a measure, or its own normalised name.
         words: What a text calls the metric, in lower case.
         plain: The normalised name, without unit.
+        rank: What it is worth to a decision: 0 an outcome, 1 a cost, 2 unknown, 3 bookkeeping.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Column:
     better: Better = "none"
     metric: str = ""
     words: tuple[str, ...] = field(default=())
+    rank: int = 2
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,15 @@ def _described(name: str) -> Column:
     for role in tests:
         if rules.patterns[role].search(plain) or rules.patterns[role].search(last):
             return Column(name, plain, role, unit)
-    metric, words, better, share = "", (plain.replace("_", " "), plain), "none", False
+    metric, words, better, share, rank = "", (plain.replace("_", " "), plain), "none", False, 2
     for key, (pattern, about) in rules.metrics.items():
         if pattern.search(plain):
             metric, better, share = key, about["better"], about.get("share", False)
+            rank = int(about["rank"])
             words = (*words, *str(about["en"]).split("|"), *str(about["zh"]).split("|"))
             break
     if unit is None and share:
         unit = SHARE
     spread = statistic in ("sd", "n") or rules.patterns["spread"].search(plain)
     role: Role = "spread" if spread else "measure"
-    return Column(name, plain, role, unit, better, metric or plain, tuple(dict.fromkeys(words)))
+    return Column(name, plain, role, unit, better, metric or plain, tuple(dict.fromkeys(words)), rank)

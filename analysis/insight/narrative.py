@@ -2,15 +2,27 @@
 
 from dataclasses import dataclass
 
-from analysis.insight.claims import Claim, Facts, Told
-from analysis.insight.findings.all import ORDER
+from analysis.insight.claims import Facts, Told
+from analysis.insight.numbers import show
+from analysis.insight.phenomena import PARTS
 from analysis.insight.texts import Words
 
-SHOWN = 8
-"""Findings of one kind that are told in words."""
-TOP = 5
-RISKS = 6
-ADVICE = 8
+ROWS = 12
+"""Cases of one phenomenon that its table shows."""
+SENTENCES = 5
+ADVICE, RISKS = 6, 5
+NAMED = 4
+"""Names that a sentence lists at most."""
+CELLS = {
+    "distance": ("measure", "subject", "before!", "after!", "relative!", "label"),
+    "best": ("measure", "best_label", "best!", "second_label", "second!", "tied!"),
+    "change": ("measure", "label", "before!", "after!", "relative!"),
+    "factor": ("measure", "eta2!", "high_label", "high!", "low_label", "low!"),
+    "outlier": ("measure", "label", "value!", "usual!"),
+    "unstable": ("measure", "label", "cv!"),
+    "contradiction": ("measure", "label", "file_one", "one!", "file_two", "two!"),
+}
+"""Columns of a phenomenon's table; figures end with `!`."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +36,7 @@ class Narrative:
 
     def texts(self) -> dict[str, str]:
         """Section name -> Markdown."""
-        return {
-            "summary": self.summary,
-            "findings": self.findings,
-            "advice": self.advice,
-            "risks": self.risks,
-        }
+        return dict(vars(self))
 
 
 def narrate(facts: Facts, words: Words) -> Narrative:
@@ -42,9 +49,7 @@ def narrate(facts: Facts, words: Words) -> Narrative:
 def sentence(told: Told, words: Words) -> str:
     """One finding in one sentence."""
     text = _say(told, words(f"says.{told.finding.form}"), words)
-    return (
-        text + words(f"verdict.{told.finding.words['verdict']}") if "verdict" in told.finding.words else text
-    )
+    return text + words(f"verdict.{told.finding.words.get('verdict', 'none')}")
 
 
 def _say(told: Told, template: str, words: Words) -> str:
@@ -61,97 +66,111 @@ def as_name(text: str) -> str:
 
 
 def _summary(facts: Facts, words: Words) -> str:
-    inventory = facts.inventory
-    lines = [words.say(words("summary.files"), inventory, {})]
-    kinds = {key.removeprefix("kind "): claim for key, claim in inventory.items() if key.startswith("kind ")}
-    lines += _counted("kinds", kinds, words)
-    found = {
-        key.removeprefix("found "): claim for key, claim in inventory.items() if key.startswith("found ")
-    }
-    lines += _counted("found", {kind: found[kind] for kind in ORDER if kind in found}, words)
-    best = [sentence(told, words) for told in _leading(facts)]
-    gap = "" if words.lang == "zh" else " "
-    text = gap.join(lines)
-    return (
-        f"{text}\n\n{words('summary.next')}\n\n" + "\n".join(f"- {line}" for line in best) if best else text
-    )
+    """At most five sentences: what was compared, what holds, what is open, what to look at first."""
+    lines = [_scope(facts, words)]
+    for part, most in zip(PARTS, (2, 1, 1), strict=True):
+        seen: set[str] = set()
+        for group in facts.groups(part):
+            kind = group[0].finding.kind
+            if len(seen) < most and kind not in seen:
+                seen.add(kind)
+                lines.append(_brief(group, words))
+    if len(lines) == 1:
+        lines.append(words("none_found"))
+    return ("" if words.lang == "zh" else " ").join(lines[:SENTENCES])
 
 
-def _counted(key: str, counts: dict[str, Claim], words: Words) -> list[str]:
-    if not counts:
-        return []
-    template = words(f"summary.{key}_part")
-    parts = [
-        words.say(template, {"n": claim}, {"kind": words(f"{key}.{name}")}) for name, claim in counts.items()
-    ]
-    return [words(f"summary.{key}", parts=("、" if words.lang == "zh" else "; ").join(parts))]
+def _scope(facts: Facts, words: Words) -> str:
+    measures = list(dict.fromkeys(told.finding.measure for told in facts.told if told.finding.measure))
+    named = ("、" if words.lang == "zh" else ", ").join(as_name(name) for name in measures[:NAMED])
+    key = "brief.scope" if measures else "brief.scope_none"
+    return words.say(words(key), facts.inventory, {"measures": named})
 
 
-def _leading(facts: Facts) -> list[Told]:
-    """The first finding of each kind, strongest kinds first."""
-    first: dict[str, Told] = {}
-    for told in facts.told:
-        first.setdefault(told.finding.kind, told)
-    return [first[kind] for kind in ORDER if kind in first][:TOP]
+def _brief(group: list[Told], words: Words) -> str:
+    told = group[0]
+    if told.finding.kind == "distance" and len(group) > 1:
+        same = [item for item in group if item.finding.measure == told.finding.measure]
+        ordered = sorted(same, key=lambda item: abs(item.claims["relative"].value))
+        ends = {"least": ordered[0], "most": ordered[-1]}
+        claims = {key: item.claims["relative"] for key, item in ends.items()}
+        values = {f"{key}_subject": as_name(item.finding.words["subject"]) for key, item in ends.items()}
+        return words.say(
+            words("brief.distances"), claims, {**values, "measure": as_name(told.finding.measure)}
+        )
+    return _say(told, words(f"brief.{told.finding.form}"), words)
 
 
 def findings_text(facts: Facts, words: Words) -> str:
-    """All kinds of findings, each with its first few sentences, strength and reason."""
+    """Each phenomenon in a sentence, what decides first; several cases of one stand in a table."""
     if not facts.told:
         return words("none_found")
     lines: list[str] = []
-    for kind in ORDER:
-        told = [item for item in facts.told if item.finding.kind == kind]
-        if not told:
-            continue
-        name = words(f"found.{kind}")
-        lines += [f"### {name[0].upper()}{name[1:]}", ""]
-        for item in told[:SHOWN]:
-            mark = words(f"strength.{item.finding.strength}")
-            note = f"*（{mark}）*" if words.lang == "zh" else f" *({mark})*"
-            lines.append(f"- {sentence(item, words)}{note}")
-        if len(told) > SHOWN:
-            lines += ["", words.say(words("more_findings"), {"total": facts.inventory[f"found {kind}"]}, {})]
-        lines.append("")
+    for part in PARTS:
+        groups = facts.groups(part)
+        if groups:
+            lines += [f"### {words(f'parts.{part}')}", ""]
+        for group in groups:
+            mark = words(f"strength.{group[0].finding.strength}")
+            note = f"（{mark}）" if words.lang == "zh" else f" *({mark})*"
+            lines += [f"- {sentence(group[0], words)}{note if part != 'open' else ''}", ""]
+            if len(group) > 1 and group[0].finding.kind in CELLS:
+                lines += [*_table(group, words), ""]
     return "\n".join(lines).strip()
 
 
-def _advised(facts: Facts) -> list[tuple[str, Told]]:
-    """Advice key and finding: every kind once before any kind twice."""
-    found: list[tuple[str, Told]] = []
-    for told in facts.told:
-        finding = told.finding
-        key = finding.kind
-        if key == "best":
-            key = {"strong": "choose", "weak": "tie"}.get(finding.strength, "")
-        elif key == "change":
-            key = "worse" if finding.words.get("verdict") == "worse" and finding.strength != "weak" else ""
-        if key:
-            found.append((key, told))
-    seen: dict[str, int] = {}
-    ranked: list[tuple[int, int, str, Told]] = []
-    for place, (key, told) in enumerate(found):
-        seen[key] = seen.get(key, 0) + 1
-        ranked.append((seen[key], place, key, told))
-    return [(key, told) for turn, _, key, told in sorted(ranked, key=lambda item: item[:2]) if turn <= 2]
+def _table(group: list[Told], words: Words) -> list[str]:
+    names = CELLS[group[0].finding.kind]
+    head = [words(f"columns.{name.rstrip('!')}") for name in names]
+    lines = [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join("--:" if n.endswith("!") else ":--" for n in names) + "|",
+    ]
+    lines += ["| " + " | ".join(_cell(told, name) for name in names) + " |" for told in group[:ROWS]]
+    return lines if len(group) <= ROWS else [*lines, "", words("more_cases", file="insight.json")]
+
+
+def _cell(told: Told, name: str) -> str:
+    finding = told.finding
+    if name.endswith("!"):
+        claim = told.claims.get(name[:-1])
+        return "–" if claim is None else f"{show(claim)} [F{claim.id}]"
+    if name == "measure":
+        return as_name(finding.measure + finding.words.get("where", ""))
+    return as_name(finding.words.get(name, "–"))
+
+
+def _advised(facts: Facts, known: dict[str, list[str]]) -> list[tuple[str, Told]]:
+    """The first finding of every form that there is advice for: a change for the worse, a lead, a gap, ..."""
+    first: dict[str, Told] = {}
+    for part in ("trouble", "says", "open"):
+        for group in facts.groups(part):
+            form = group[0].finding.form
+            key = group[0].finding.words["verdict"] if group[0].finding.kind == "change" else form
+            if key in known:
+                first.setdefault(key, group[0])
+    return list(first.items())
 
 
 def _advice(facts: Facts, words: Words) -> str:
-    lines = [_say(told, words(f"advice.{key}"), words) for key, told in _advised(facts)[:ADVICE]]
+    """A table: what to do, to what, what for, at what cost, and how to see whether it was right."""
+    known: dict[str, list[str]] = words.node("advice")
+    rows = [[_say(told, text, words) for text in known[key]] for key, told in _advised(facts, known)[:ADVICE]]
     if facts.inventory["unreadable"].value:
-        lines.append(words.say(words("advice.unreadable"), facts.inventory, {}))
-    return "\n".join(f"{place}. {line}" for place, line in enumerate(lines or [words("advice.none")], 1))
+        rows.append([words.say(text, facts.inventory, {}) for text in known["unreadable"]])
+    return (
+        _grid(("action", "target", "effect", "effort", "test"), rows, words) if rows else words("advice_none")
+    )
 
 
 def _risks(facts: Facts, words: Words) -> str:
-    pairs: list[tuple[str, str]] = []
-    known = words.node("risks")
-    for key, told in [item for item in _advised(facts) if item[0] in known][:RISKS]:
-        risk, cure = known[key]
-        pairs.append((_say(told, risk, words), _say(told, cure, words)))
+    known: dict[str, list[str]] = words.node("risks")
+    rows = [[_say(told, text, words) for text in known[key]] for key, told in _advised(facts, known)[:RISKS]]
     if facts.inventory["unreadable"].value:
-        risk, cure = known["unreadable"]
-        pairs.append((words.say(risk, facts.inventory, {}), words.say(cure, facts.inventory, {})))
-    pairs = pairs or [tuple(known["none"])]
-    head = f"| {words('columns.risk')} | {words('columns.mitigation')} |\n|:--|:--|\n"
-    return head + "\n".join(f"| {risk} | {cure} |" for risk, cure in pairs)
+        rows.append([words.say(text, facts.inventory, {}) for text in known["unreadable"]])
+    return _grid(("risk", "mitigation"), rows or [known["none"]], words)
+
+
+def _grid(names: tuple[str, ...], rows: list[list[str]], words: Words) -> str:
+    head = "| " + " | ".join(words(f"columns.{name}") for name in names) + " |"
+    return "\n".join([head, "|" + ":--|" * len(names), *("| " + " | ".join(row) + " |" for row in rows)])

@@ -104,6 +104,7 @@ def _row(
     return {
         "subject": both["subject"].iloc[0], "phase": phase, "batch_kind": "max" if largest else "fixed",
         "batch": int(both["batch"].iloc[0]), "batch_dense": int(both["batch_dense"].iloc[0]), "points": len(both),
+        "n": len(values),
         "speed_mean": float(both["tokens_per_s"].astype(float).mean()),
         "dense_speed": float(both["tokens_per_s_dense"].astype(float).mean()),
         "speedup": math.exp(mean), "speedup_low": math.exp(low), "speedup_high": math.exp(high), "p": p, **bounds,

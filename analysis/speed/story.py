@@ -15,7 +15,7 @@ from analysis.speed.measurements import PHASES, SETTING, Speeds
 from analysis.speed.pays import sizes_table, speed_table
 from analysis.speed.summaries import describe, differences_frame
 from analysis.speed.words import SpeedTexts, rate
-from analysis.speed.written import spoken
+from analysis.speed.written import pays_text, spoken
 
 ROOFS = 6
 """Limits of machines that are printed."""
@@ -147,8 +147,6 @@ def pays_section(speeds: Speeds, texts: SpeedTexts) -> tuple[list[Section], list
 
 
 def _pays_sentence(row: dict[Any, Any], kept: dict[Any, Any], texts: SpeedTexts) -> str:
-    numbers = {name: f"{row[key]:.2f}" for name, key in
-               (("low", "speedup_low"), ("high", "speedup_high"), ("speedup", "speedup"))}  # fmt: skip
     return texts(
         "key.pays",
         subject=row["subject"],
@@ -157,7 +155,7 @@ def _pays_sentence(row: dict[Any, Any], kept: dict[Any, Any], texts: SpeedTexts)
         batch=row["batch"],
         flops=f"{row['flop_bound']:.2f}",
         bytes=f"{row['byte_bound']:.2f}",
-        **numbers,
+        verdict=pays_text(row, texts),
     )
 
 

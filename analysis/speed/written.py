@@ -2,6 +2,7 @@
 # pandas' own annotations are unions of what its calls never return here:
 # pyright: reportArgumentType=false, reportReturnType=false
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -47,18 +48,41 @@ def verdict_word(row: dict[Any, Any], texts: SpeedTexts) -> str:
     return texts(f"short.{verdict_kind(row)}", bound=bound)
 
 
+def wanted(n: float, low: float, high: float) -> str:
+    """About how many units would narrow an interval of `n` of them to +- `UNCLEAR`: it shrinks with their root."""
+    more = max(n + 1, n * ((high - low) / 2 / UNCLEAR) ** 2)
+    step = 10 ** max(0, math.floor(math.log10(more)) - 1)
+    return f"{math.ceil(more / step) * step:,}"
+
+
 def verdict_text(row: dict[Any, Any], texts: SpeedTexts, setting: str = "") -> str:
-    """What a comparison says, plainly."""
+    """What a comparison says, the verdict first; what is undecided has no size, but what would decide it."""
     key = f"{setting.split('.')[-1]}=" if setting else ""
     names = {"reference": f"{key}{row['reference']}", "compared": f"{key}{row['compared']}"}
     kind, low, high = verdict_kind(row), row["change_low"], row["change_high"]
-    if kind == "few":
-        return texts("verdict.few", **names)
+    values: dict[str, str] = {}
     if kind == "unclear":
-        return texts("verdict.unclear", low=f"{100 * low:+.0f}", high=f"{100 * high:+.0f}", **names)
-    if kind == "none":
-        return texts("verdict.none", bound=bound_text(max(abs(low), abs(high))), **names)
-    cv = max(row["cv_reference"], row["cv_compared"])
-    small = abs(row["change"]) < cv
-    noise = texts("verdict.noise", cv=f"{cv:.2%}") if small else ""
-    return texts(f"verdict.{row['verdict']}", size=size_text(row["change"], low, high), noise=noise, **names)
+        values = {"wanted": wanted(row["n"], low, high), "n": str(row["n"]), "least": f"{100 * UNCLEAR:.0f}",
+                  "counted": texts(f"counted.{row['counted']}")}  # fmt: skip
+    elif kind == "none":
+        values = {"bound": bound_text(max(abs(low), abs(high)))}
+    elif kind != "few":
+        values = {"size": size_text(row["change"], low, high)}
+    return texts(f"verdict.{kind}", **names, **values)
+
+
+def pays_text(row: dict[Any, Any], texts: SpeedTexts) -> str:
+    """Whether a pruned model is faster than its dense one: the verdict, and numbers only where it is decided."""
+    low, high = row["speedup_low"] - 1, row["speedup_high"] - 1
+    if math.isnan(low):
+        return texts("pays.few")
+    if low > 0 or high < 0:
+        ends = {key: f"{row[name]:.2f}" for key, name in PAYS.items()}
+        return texts("pays.faster" if low > 0 else "pays.slower", **ends)
+    bound = max(abs(low), abs(high))
+    if bound <= UNCLEAR:
+        return texts("pays.none", bound=bound_text(bound))
+    return texts("pays.unclear", wanted=wanted(row["n"], low, high), least=f"{100 * UNCLEAR:.0f}")
+
+
+PAYS = {"speedup": "speedup", "low": "speedup_low", "high": "speedup_high"}

@@ -1,3 +1,5 @@
+// The contents are folded on a phone.
+if (matchMedia("(max-width: 900px)").matches) document.querySelector("nav details")?.removeAttribute("open");
 // Click or press Enter on a column head: sort the table by it; again: the other way round. Empty cells stay last.
 (() => {
   const value = (row, column) => {

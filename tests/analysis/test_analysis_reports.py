@@ -269,7 +269,7 @@ def test_values_are_shown_as_readers_expect() -> None:
     ]
     assert [show(name, value) for name, value in cases] == [
         "0.5980",
-        "<.0001",
+        "<0.0001",
         "6.500 B",
         "+0.0100",
         "45",

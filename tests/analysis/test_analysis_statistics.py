@@ -121,7 +121,7 @@ def test_variance_of_a_balanced_grid_adds_up() -> None:
     between = sum(len(g) * (g.mean() - y.mean()) ** 2 for _, g in y.groupby(frame["method"]))
     method = found.terms[0]
     assert (method.term, method.df, method.ss) == ("method", 2, pytest.approx(between))
-    joint = {name: share for name, share, _ in found.joint}
+    joint = {item.pair: item.share for item in found.joint}
     parts = {term.term: term.eta2 for term in found.terms}
     assert joint["method × seq_len"] == pytest.approx(
         parts["method"] + parts["seq_len"] + parts["method × seq_len"]
@@ -150,12 +150,15 @@ def test_variance_of_an_unbalanced_grid_is_type_two() -> None:
     assert by_name["seq_len"].partial_eta2 == pytest.approx((without - with_it) / (without - with_it + full))
 
 
-def test_variance_has_no_p_where_nothing_is_left_for_the_error() -> None:
+def test_a_saturated_design_takes_its_interaction_as_the_error() -> None:
     frame = grid()
     frame = frame[frame["num_samples"] == 10]
     found = explain(frame, ["method", "seq_len"])
     assert found is not None
-    assert all(math.isnan(term.p) for term in found.terms)
+    assert [term.term for term in found.terms] == ["method", "seq_len", "residual"]
+    assert found.terms[-1].df == (frame["method"].nunique() - 1) * (frame["seq_len"].nunique() - 1)
+    assert all(term.p < 1 for term in found.terms[:-1])
+    assert math.isnan(found.joint[0].p)  # no cell has two runs
     assert explain(frame.assign(acc_mean=0.5), ["method"]) is None
     assert explain(frame.head(2), ["method"]) is None
 

@@ -158,6 +158,6 @@ def test_cells_that_were_nan_and_values_within_methods(shared: Path) -> None:
     assert within == [-0.94, -0.86, 0.39, -0.29]
     for model in found.values():
         assert model.variance is not None
-        joint = {name: share for name, share, _ in model.variance.joint}
+        joint = {item.pair: item.share for item in model.variance.joint}
         assert 0.92 <= joint["method × seq_len"] <= 0.985
         assert {term.term: term.eta2 for term in model.variance.terms}["num_samples"] <= 0.025

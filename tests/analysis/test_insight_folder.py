@@ -210,13 +210,19 @@ def test_changes_unstable_measurements_best_and_factors(machine: dict[str, Any])
     unstable = findings(machine, "unstable")
     assert [item["words"]["label"] for item in unstable] == ["long"]
     assert unstable[0]["numbers"]["cv"]["value"] == pytest.approx(np.std([100, 300, 50], ddof=1) / 150 * 100)
-    best = next(
+    best = [
         f
         for f in findings(machine, "best")
         if f["measure"] == "acc_mean" and f["dataset"].startswith("runs ")
-    )
+    ]
+    assert {f["words"]["where"] for f in best} == {
+        f" ({model})" for model in MODELS
+    }  # models are not choices
     highest = max(accuracy(m, k) for m in MODELS for k in METHODS if (m, k) != MISSING)
-    assert best["numbers"]["best"]["value"] == pytest.approx(highest)
+    assert max(f["numbers"]["best"]["value"] for f in best) == pytest.approx(highest)
+    lost = [f for f in findings(machine, "distance") if f["measure"] == "acc_mean"]
+    gaps = {f["words"]["subject"]: f["numbers"]["relative"]["value"] for f in lost}
+    assert gaps["tiny_llama"] == pytest.approx((0.53 / 0.7 - 1) * 100)
     factors = {
         item["words"]["factor"] for item in findings(machine, "factor") if item["measure"] == "acc_mean"
     }
@@ -276,7 +282,8 @@ def test_files_with_the_same_columns_about_different_models_do_not_contradict(tm
     made = write_report(InsightConfig(dir=str(folder), out=str(tmp_path / "out")))[0]
     assert not [item for item in made.findings if item.kind == "contradiction"]
     best = next(item for item in made.findings if item.kind == "best")
-    assert "qwen" in best.words["best_label"]
+    assert best.words["where"] in (" (llama)", " (qwen)")
+    assert best.words["best_label"] == "a seq_len=64"
 
 
 def test_a_table_that_names_runs_is_held_against_their_records(tmp_path: Path) -> None:

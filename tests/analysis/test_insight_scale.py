@@ -112,10 +112,7 @@ def test_a_csv_of_two_gigabytes(tmp_path: Path) -> None:
     print(f"2 GB: {wall:.1f} s wall, {cpu:.1f} s CPU, {peak / 1e6:.0f} MB")
     assert peak < MEMORY
     assert machine["inventory"]["counts"]["rows"] == copies * 200_000 + 1
-    best = next(
-        item
-        for item in machine["findings"]
-        if item["kind"] == "best" and item["measure"] == "tokens_per_second"
-    )
-    assert best["numbers"]["best"]["value"] == 9876.5
-    assert best["evidence"][0]["row"] == (copies // 2 + 1) * 200_000 + 1
+    odd = [item for item in machine["findings"] if item["kind"] == "outlier"]
+    assert 9876.5 in [
+        item["numbers"]["value"]["value"] for item in odd if item["measure"] == "tokens_per_second"
+    ]

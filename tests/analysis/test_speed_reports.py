@@ -195,8 +195,8 @@ def test_the_setting_report_says_what_is_so(setting: Path) -> None:
             assert row["change_low"] <= 0 <= row["change_high"]
     assert sum(row["change_low"] > 0.05 for row in rows) == 3
     text = (setting / "report.md").read_text(encoding="utf-8")
-    assert "threads=2 is faster than threads=1 by 10.0" in text or "threads=2 比 threads=1 快 10.0" in text
-    assert "no difference between threads=1 and threads=2 larger than" in text or "没有大于" in text
+    assert "faster: threads=2 beats threads=1 by 10.0" in text or "threads=2 比 threads=1 快 10.0" in text
+    assert "no difference within" in text or "以内没有差异" in text
     assert {"raw.csv", "summary.csv", "difference.csv"} <= {p.name for p in setting.glob("*.csv")}
     with (setting / "raw.csv").open(encoding="utf-8-sig") as handle:
         assert sum(1 for _ in csv.DictReader(handle)) == 6 * 40 * ROUNDS * 2

@@ -11,17 +11,20 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from analysis.insight.datasets import TIME, Dataset
+from analysis.insight.datasets import KINDS, TIME, Dataset
 from analysis.insight.naming import Column
 from analysis.insight.tables import FILE, ROW
 from analysis.insight.units import Unit
 
-Kind = Literal["best", "change", "outlier", "unstable", "factor", "missing", "contradiction", "odd"]
+Kind = Literal[
+    "distance", "best", "change", "outlier", "unstable", "factor", "missing", "contradiction", "odd"
+]
 Strength = Literal["strong", "moderate", "weak"]
 STRENGTHS: tuple[Strength, ...] = ("strong", "moderate", "weak")
 MAIN = ("acc_mean", "acc", "ppl")
 MEASURES = 10
-"""Measures of one data set that are looked at; those that are known to be better high or low come first."""
+"""Measures of one data set that are looked at; those that decide come first."""
+BOOKKEEPING = 3
 SLICES = 24
 LABEL = 90
 TRUTH = ("true", "false", "yes", "no")
@@ -41,7 +44,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a finding: read from a file, or computed from `evidence` (`how` says by which rule)."""
+    """One number of a finding: read from a file, or computed from `evidence` (`how` says by which rule).
+
+    `error` is its standard error, where one is known: no more digits are printed than it leaves.
+    """
 
     value: float
     unit: Unit | None
@@ -50,6 +56,7 @@ class Number:
     words: tuple[str, ...] = ()
     about: str = ""
     digits: int | None = None
+    error: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,9 @@ class Finding:
         numbers, words: What the sentence is filled with.
         reason: Key of the sentence that explains the strength.
         weight: For the order among findings of one kind and strength.
+        p: Of the claim, adjusted over all of its kind in the table; NaN where nothing was tested.
+        family: The canonical metric that it is about; findings of one kind and family are one phenomenon.
+        rank: Decision value of what it is about: 0 outcome, 1 cost, 2 unknown, 3 bookkeeping.
     """
 
     kind: Kind
@@ -76,6 +86,9 @@ class Finding:
     names: tuple[str, ...] = ()
     weight: float = 0.0
     more: tuple[str, ...] = field(default=())
+    p: float = math.nan
+    family: str = ""
+    rank: int = 2
 
 
 @dataclass(frozen=True)
@@ -114,14 +127,16 @@ def slices(data: Dataset) -> Iterator[Slice]:
 
 
 def measures(data: Dataset) -> list[Column]:
-    """The measures worth looking at."""
+    """The measures worth looking at, outcomes first; times of jobs and costs of pruning runs only without one."""
     found = [
         column
         for name, column in data.columns.items()
         if column.role == "measure" and pd.api.types.is_numeric_dtype(data.frame[name].dtype)
         and data.frame[name].notna().any()
     ]  # fmt: skip
-    found.sort(key=lambda column: (column.better == "none", column.plain not in MAIN))
+    if any(column.rank == 0 for column in found):
+        found = [column for column in found if column.rank < (1 if data.kind == KINDS[0] else BOOKKEEPING)]
+    found.sort(key=lambda column: (column.rank, column.better == "none", column.plain not in MAIN))
     return found[:MEASURES]
 
 
@@ -167,32 +182,12 @@ def names_of(part: Slice, row: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word not in TRUTH))
 
 
-def known_error(part: Slice, row: Any) -> float:
-    """The standard error of a row's value, when a column of the same table gives it; else NaN."""
+def known_errors(part: Slice) -> np.ndarray:
+    """The standard error of each row's value where a column of the same table gives it; else NaN."""
     plain = part.column.plain
-    wanted = {
-        f"{plain}_se",
-        f"{plain}_stderr",
-        f"se_{plain.removeprefix('acc_')}",
-        f"{plain}_std_err",
-        f"{plain}_sem",
-    }
+    stem = plain.removeprefix("acc_")
+    wanted = {f"{plain}_se", f"{plain}_stderr", f"se_{stem}", f"{plain}_std_err", f"{plain}_sem"}
     for name in part.data.of("spread"):
-        if part.data.columns[name].plain in wanted:
-            value = part.frame.loc[row, name]
-            if isinstance(value, float) and math.isfinite(value):
-                return value
-    return math.nan
-
-
-def noise(part: Slice) -> float:
-    """Pooled standard deviation between rows that agree in every setting; NaN without such rows."""
-    keys = part.data.settings()
-    if not keys:
-        return math.nan
-    groups = part.frame.groupby(keys, dropna=False, sort=False)[part.column.name]
-    counts, variances = groups.count(), groups.var(ddof=1)
-    df = float((counts - 1).clip(lower=0).sum())
-    if df < 2:
-        return math.nan
-    return math.sqrt(float((variances.fillna(0.0) * (counts - 1)).sum()) / df)
+        if part.data.columns[name].plain in wanted and pd.api.types.is_numeric_dtype(part.frame[name].dtype):
+            return part.frame[name].to_numpy(dtype=float)
+    return np.full(len(part.frame), math.nan)

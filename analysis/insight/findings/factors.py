@@ -4,10 +4,11 @@
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportReturnType=false
 
 import math
+from dataclasses import replace
 
-from analysis.arithmetic import holm
 from analysis.insight.datasets import Dataset
-from analysis.insight.findings.base import MAIN, Evidence, Finding, Number, Slice, Strength, slices, where
+from analysis.insight.findings.base import MAIN, Evidence, Finding, Number, Slice, slices, where
+from analysis.insight.findings.noise import LEVEL, judged
 from analysis.insight.tables import FILE
 from analysis.insight.units import UNITS
 from analysis.variance import Term, explain
@@ -16,13 +17,14 @@ LEAST = 8
 WORK = 4000
 """Rows after whose analysis no further measure of a data set is decomposed."""
 MOST_FACTORS = 6
-REPORTED = 0.05
-"""Settings that explain less of the variance than this are not reported."""
+REPORTED, LARGE = 0.05, 14.0
+"""Settings that explain less of the variance (share) are not reported; from `LARGE` per cent on they are strong."""
 
 
 def find_factors(data: Dataset) -> list[Finding]:
-    """For every measure the settings that explain its variance (type II sums of squares, Holm-adjusted F tests)."""
+    """For every measure the settings that explain its variance (type II, F tests, Holm over the table)."""
     found: list[Finding] = []
+    tests = 0
     work = 0
     for part in slices(data):
         if len(part.frame) < LEAST or not data.complete or work > WORK:
@@ -36,14 +38,16 @@ def find_factors(data: Dataset) -> list[Finding]:
         variance = explain(part.frame, factors[:MOST_FACTORS], part.column.name) if factors else None
         if variance is None:
             continue
-        terms = [term for term in variance.terms if term.term in factors]
-        for term, p in zip(terms, holm([term.p for term in terms]), strict=True):
-            if term.eta2 >= REPORTED and not (p > 0.05):
-                found.append(_factor(part, term, p))
-    return found
+        chosen = [name for name in factors if data.columns[name].role == "setting"]  # a model is no choice
+        for term in variance.terms:
+            if term.term in chosen and not math.isnan(term.p):  # without a test a share says nothing
+                tests += 1
+                if term.eta2 >= REPORTED and term.p < LEVEL:
+                    found.append(_factor(part, term))
+    return [_strong(item) for item in judged(found, tests) if item.p < LEVEL]
 
 
-def _factor(part: Slice, term: Term, p: float) -> Finding:
+def _factor(part: Slice, term: Term) -> Finding:
     name, column = part.column.name, part.column
     groups = part.frame.groupby(term.term, dropna=False)[name]
     means = groups.mean().sort_values(ascending=column.better == "lower")
@@ -57,14 +61,11 @@ def _factor(part: Slice, term: Term, p: float) -> Finding:
         "low": Number(float(means.iloc[-1]), column.unit, spots, "mean", column.words, levels[1], 4),
         "n": Number(len(part.frame), None, spots, "count", ("rows", "runs", "行", "次"), name, 0),
     }
-    strength, reason = _strength(term.eta2, p)
-    if math.isfinite(p):
-        numbers["p"] = Number(p, None, spots, "F test", ("p", term.term.lower()), term.term, 4)
     weight = term.eta2 * math.log1p(len(part.frame)) * (2 if column.plain in MAIN else 1)
     return Finding(
-        "factor", part.data.name, name, "factor", strength, reason, numbers,
+        "factor", part.data.name, name, "factor", "moderate", "factor_medium", numbers,
         {"factor": term.term, "where": where(part), "high_label": levels[0], "low_label": levels[1]},
-        spots, tuple(str(level).lower() for level in means.index), weight,
+        spots, tuple(str(level).lower() for level in means.index), weight, p=term.p,
     )  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def _level(name: str, value: object) -> str:
     return f"{name}={value:g}" if isinstance(value, float | int) else str(value)
 
 
-def _strength(eta2: float, p: float) -> tuple[Strength, str]:
-    if math.isnan(p):
-        return "weak", "factor_untested"
-    return ("strong", "factor_large") if eta2 >= 0.14 and p < 0.01 else ("moderate", "factor_medium")
+def _strong(item: Finding) -> Finding:
+    if item.numbers["eta2"].value < LARGE or item.p >= LEVEL / 5:
+        return item
+    return replace(item, strength="strong", reason="factor_large")

@@ -1,15 +1,16 @@
-"""Outliers, and measurements that are unstable (coefficient of variation)."""
+"""Measurements that are unstable: a coefficient of variation above 10 %."""
 # pandas' own annotations are unions of what its calls never return here:
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportReturnType=false
 
 import math
 import re
-from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from analysis.arithmetic import chi2_p
 from analysis.insight.datasets import Dataset
 from analysis.insight.findings.base import (
     Evidence,
@@ -22,98 +23,22 @@ from analysis.insight.findings.base import (
     slices,
     where,
 )  # fmt: skip
+from analysis.insight.findings.noise import LEVEL, judged
 from analysis.insight.tables import FILE, ROW
 from analysis.insight.units import UNITS
 
-OUTLIER, FAR = 5.0, 10.0
-"""Modified z scores from which a value is an outlier, and a strong one (Iglewicz and Hoaglin 1993 use 3.5)."""
-LEAST = 6
 UNSTABLE, SHAKY = 0.10, 0.25
-MOST, PER_ROW = 30, 2
-Z_WORDS = ("z", "deviation", "outlier", "偏差", "异常值")
-
-
-def find_outliers(data: Dataset) -> list[Finding]:
-    """Values far from what their settings let expect: residuals after median polish, against their median spread."""
-    found: list[Finding] = []
-    if data.kind == "unknown" and all(name.lower().endswith((".md", ".markdown")) for name in data.files):
-        return []  # tables of prose: their numbers are seldom of one kind
-    for part in slices(data):
-        if len(part.frame) < LEAST:
-            continue
-        values = part.values
-        skewed = bool((values > 0).all()) and float(values.max()) > 20 * float(values.min())
-        scale = np.log(values) if skewed else values
-        fit, parameters = _polished(part, scale)
-        residual, expected = scale - fit, fit
-        z = _scores(residual) * math.sqrt(1 - parameters / len(values))
-        for place in np.flatnonzero(np.abs(z) >= OUTLIER):
-            usual = math.exp(float(expected[place])) if skewed else float(expected[place])
-            if abs(values[place] - usual) > 0.02 * abs(usual):
-                found.append(_outlier(part, part.frame.index[place], float(z[place]), usual))
-    return _once_per_row(sorted(found, key=lambda item: -item.weight))[:MOST]
-
-
-def _once_per_row(found: list[Finding]) -> list[Finding]:
-    """A row that is off in many measures is reported for the two in which it is most."""
-    seen: Counter[tuple[str, int]] = Counter()
-    kept: list[Finding] = []
-    for finding in found:
-        place = finding.evidence[0].file, finding.evidence[0].row
-        seen[place] += 1
-        if seen[place] <= PER_ROW:
-            kept.append(finding)
-    return kept
-
-
-def _polished(part: Slice, values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Fit of an additive model of medians (Tukey 1977) over the settings that rows enough vary, and its parameters."""
-    fit = np.full(len(values), float(np.median(values)))
-    factors: list[np.ndarray] = []
-    parameters = 1
-    for name in part.varying("subject", "setting"):
-        codes = pd.factorize(part.frame[name], use_na_sentinel=False)[0]
-        count = int(codes.max()) + 1
-        if np.bincount(codes).min() >= 2 and (parameters + count - 1) * 1.5 <= len(values):
-            factors.append(codes)
-            parameters += count - 1
-    for _ in range(4 if factors else 0):
-        for codes in factors:
-            fit = fit + pd.Series(values - fit).groupby(codes).transform("median").to_numpy()
-    return fit, parameters
-
-
-def _scores(residual: np.ndarray) -> np.ndarray:
-    """Modified z scores: 0.6745 (r - median) / MAD; with a MAD of zero the mean absolute deviation takes its place."""
-    centred = residual - np.median(residual)
-    spread = float(np.median(np.abs(centred))) / 0.6745
-    if spread <= 1e-12 * max(1e-300, float(np.abs(residual).max())):
-        spread = float(np.abs(centred).mean()) * 1.253314
-    return centred / spread if spread > 0 else np.zeros(len(residual))
-
-
-def _outlier(part: Slice, row: int, z: float, usual: float) -> Finding:
-    column = part.column
-    spot = evidence(part, row)
-    strength = "strong" if abs(z) >= FAR else "moderate"
-    about = label(part, row)
-    return Finding(
-        "outlier", part.data.name, column.name, "outlier", strength, "outlier_far" if abs(z) >= FAR else "outlier_near",
-        {
-            "value": Number(float(part.frame.loc[row, column.name]), column.unit, (spot,), "", column.words, about),
-            "usual": Number(usual, column.unit, (spot,), "median polish", column.words, about, 4),
-            "z": Number(abs(z), None, (spot,), "modified z", (*column.words, *Z_WORDS), about, 1),
-        },
-        {"label": about, "where": where(part)}, (spot,), names_of(part, row), abs(z),
-    )  # fmt: skip
+MOST = 30
 
 
 def find_unstable(data: Dataset) -> list[Finding]:
-    """Measurements whose coefficient of variation exceeds 10 %: stated, of a list of samples, or of repeated rows."""
-    found = _stated(data)
-    for part in slices(data):
-        found += _repeated(part)
-    return sorted(found, key=lambda item: -item.weight)[:MOST]
+    """Measurements whose coefficient of variation exceeds 10 %: stated, of a list of samples, or of repeated rows.
+
+    Where it is known of how many values, the excess must be beyond chance (chi squared, Holm over the table).
+    """
+    found = _stated(data) + [item for part in slices(data) for item in _repeated(part)]
+    kept = [item for item in judged(found) if math.isnan(item.p) or item.p < LEVEL]
+    return sorted((item for item in kept if item.weight > UNSTABLE), key=lambda item: -item.weight)[:MOST]
 
 
 def _stated(data: Dataset) -> list[Finding]:
@@ -133,9 +58,18 @@ def _stated(data: Dataset) -> list[Finding]:
                 continue
             with np.errstate(divide="ignore", invalid="ignore"):
                 shares = values / np.abs(data.frame[base].to_numpy(dtype=float))
-        for place in np.flatnonzero(np.isfinite(shares) & (shares > UNSTABLE)):
-            found.append(_unstable_row(data, base, name, int(place), float(shares[place])))  # noqa: PERF401  no clearer as one call
+        counts = name.replace("·sd", "·n")
+        n = data.frame[counts].to_numpy(dtype=float) if counts != name and counts in data.frame else None
+        tested = np.isfinite(shares) & (shares > (0 if n is not None else UNSTABLE))
+        for place in np.flatnonzero(tested):
+            item = _unstable_row(data, base, name, int(place), float(shares[place]))
+            found.append(item if n is None else replace(item, p=_excess(float(shares[place]), int(n[place]))))
     return found
+
+
+def _excess(share: float, n: int) -> float:
+    """The p of a coefficient of variation over `n` normal values, when the true one is `UNSTABLE`."""
+    return chi2_p((n - 1) * (share / UNSTABLE) ** 2, n - 1)
 
 
 def _mean_column(data: Dataset, spread: str) -> str | None:
@@ -180,12 +114,12 @@ def _repeated(part: Slice) -> list[Finding]:
         values = rows[part.column.name].to_numpy(dtype=float)
         mean = float(values.mean())
         share = float(values.std(ddof=1)) / abs(mean) if mean else math.nan
-        if math.isfinite(share) and share > UNSTABLE:
+        if math.isfinite(share):
             spots = tuple(evidence(part, index) for index in rows.index[:6])
             about = label(part, rows.index[0], keys)
-            found.append(
-                _finding(part, share, about, spots, names_of(part, rows.index[0]), where(part), len(rows))
-            )
+            item = _finding(part, share, about, spots, names_of(part, rows.index[0]), where(part), len(rows))
+            seeds = any(rows[name].nunique() > 1 for name in part.data.of("replicate"))
+            found.append(replace(item, form="unstable_seeds" if seeds else item.form))
     return found
 
 
@@ -201,9 +135,11 @@ def _finding(
     words = (*part.column.words, "cv", "variation", "unstable", "变异系数", "波动")
     numbers = {"cv": Number(share * 100, UNITS["%"], spots, "cv", words, about, 1)}
     if n:
-        numbers["n"] = Number(n, None, spots, "count", ("measurements", "rows", "runs", "次", "行"), about, 0)
+        numbers["n"] = Number(
+            n, None, spots, "count", ("measurements", "rows", "runs", "seeds", "次", "行"), about, 0
+        )
     return Finding(
         "unstable", part.data.name, part.column.name, "unstable_repeated" if n else "unstable_stated",
         "strong" if share > SHAKY else "moderate", "cv_large" if share > SHAKY else "cv_above",
-        numbers, {"label": about, "where": place}, spots, names, share,
+        numbers, {"label": about, "where": place}, spots, names, share, p=_excess(share, n) if n else math.nan,
     )  # fmt: skip
