@@ -40,7 +40,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "olmo2": ("Olmo2", {}),
     "starcoder2": ("Starcoder2", {"sliding_window": 8, "residual_dropout": 0.0, "embedding_dropout": 0.0}),
-    "stablelm": ("StableLm", {"use_qkv_bias": True}),
+    "stablelm": ("StableLm", {"use_qkv_bias": True, "partial_rotary_factor": 0.5}),
 }
 """Name of a variant -> the Transformers name of its classes, and its config beside the common sizes.
 

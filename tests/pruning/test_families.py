@@ -10,16 +10,19 @@ import torch
 from eval.fast_lm import FastLM, score_pairs
 from eval.hflm import StoredHFLM
 from pruning.checkpoint import load_pruned
+from pruning.compensation.refit import cut_and_refit
 from pruning.config import ModelConfig
+from pruning.config_method import CompensationConfig
 from pruning.errors import ModelError
-from pruning.models.adapter import ATTENTION
+from pruning.models.adapter import ATTENTION, Block
 from pruning.models.layout import check_modules
 from pruning.models.loading import load
 from pruning.models.proof import prove
+from pruning.plan import LayerPlan, PruningPlan
 from tests.eval.conftest import make_tokenizer
 from tests.families import FAMILIES
 from tests.pruning.commands import WORDS, call, place
-from tests.pruning.conftest import build
+from tests.pruning.conftest import build, text
 
 METHODS = ("taylor", "blockwise", "secateur")
 PAIRS = [(f"{a} w9 {b}", f" {b} {c}") for a, b, c in zip(WORDS[:12], WORDS[12:24], WORDS[24:36], strict=True)]
@@ -74,3 +77,22 @@ def test_parameters_that_nobody_names_are_refused() -> None:
     unnamed = replace(build("qwen3").adapter, attention=ATTENTION)
     with pytest.raises(ModelError, match=r"layer 0 has self_attn\.q_norm\.weight"):
         check_modules(build("qwen3").model, unnamed)
+
+
+def test_a_refit_counts_the_factor_of_what_a_block_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Granite: MLPs undo what the cut heads lost; by the right factor they come closest to the dense stream."""
+
+    def distance(target: float) -> float:
+        loaded, tokens = build("granite", torch.float64), text(16, 30).ids
+        with torch.no_grad():
+            dense = loaded.adapter.decoder(loaded.model)(tokens).last_hidden_state
+            keep = tuple(LayerPlan(4, 48, (0, 1, 2, 3) if i else (0,), tuple(range(48))) for i in range(4))
+            config = CompensationConfig(kind="least_squares", target=target, ridge=(1e-9,))
+            cut_and_refit(loaded, PruningPlan(keep, "test", 1, 1, 100, 100), tokens, config)
+            return float(
+                (loaded.adapter.decoder(loaded.model)(tokens).last_hidden_state - dense).square().mean()
+            )
+
+    own, right = distance(0.0), distance(1.0)
+    monkeypatch.setattr(Block, "factor", lambda self, layer: 1.0)
+    assert right < distance(1.0) < own
