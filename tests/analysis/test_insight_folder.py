@@ -284,19 +284,3 @@ def test_files_with_the_same_columns_about_different_models_do_not_contradict(tm
     best = next(item for item in made.findings if item.kind == "best")
     assert best.words["where"] in (" (llama)", " (qwen)")
     assert best.words["best_label"] == "a seq_len=64"
-
-
-def test_a_table_that_names_runs_is_held_against_their_records(tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    records = [
-        build_record(model="llama", method=method, acc=acc)
-        for method, acc in (("taylor", 0.62), ("wanda", 0.5))
-    ]
-    for record in records:
-        write_record(folder / record.run_id, record)
-    rows = [{"run_id": records[0].run_id, "acc_mean": 0.41}, {"run_id": records[1].run_id, "acc_mean": 0.5}]
-    pd.DataFrame(rows).to_csv(folder / "summary.csv", index=False)
-    made = write_report(InsightConfig(dir=str(folder), out=str(tmp_path / "out")))[0]
-    (item,) = [item for item in made.findings if item.kind == "contradiction"]
-    assert records[0].run_id in item.words["label"]
-    assert {item.numbers["one"].value, item.numbers["two"].value} == {0.62, 0.41}

@@ -6,12 +6,15 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from analysis.insight.config import InsightConfig
 from analysis.insight.contents import Report
 from analysis.insight.naming import describe
 from analysis.insight.report import write_report
+from eval.record import write_record
+from tests.analysis.conftest import build_record
 
 TASKS = {"boolq": 0.61, "piqa": 0.70, "hellaswag": 0.40, "winogrande": 0.52}
 SAMPLES = Path(__file__).parent / "speed_samples"
@@ -149,3 +152,19 @@ def test_secateurs_own_bookkeeping_is_left_out(tmp_path: Path) -> None:
     assert left == dict.fromkeys(ours, "secateur's bookkeeping")
     assert made.given.unreadable == {}
     assert {data.name.split(":")[0] for data in made.datasets} == {"plan.json"}
+
+
+def test_a_table_that_names_runs_is_held_against_their_records(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    records = [
+        build_record(model="llama", method=method, acc=acc)
+        for method, acc in (("taylor", 0.62), ("wanda", 0.5))
+    ]
+    for record in records:
+        write_record(folder / record.run_id, record)
+    rows = [{"run_id": records[0].run_id, "acc_mean": 0.41}, {"run_id": records[1].run_id, "acc_mean": 0.5}]
+    pd.DataFrame(rows).to_csv(folder / "summary.csv", index=False)
+    made = write_report(InsightConfig(dir=str(folder), out=str(tmp_path / "out")))[0]
+    (item,) = [item for item in made.findings if item.kind == "contradiction"]
+    assert records[0].run_id in item.words["label"]
+    assert {item.numbers["one"].value, item.numbers["two"].value} == {0.62, 0.41}
