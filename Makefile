@@ -49,16 +49,16 @@ format: $(READY)  ## format the code
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## measure both sides of every speed claim in one go, and print the ratios
-	$(BIN)/python -m pruning.bench_capture
-	$(BIN)/python -m eval.bench_harness
-	$(BIN)/python -m eval.speed.bench_pruned
-	$(BIN)/python -m eval.speed.bench_loops
-	$(BIN)/python -m slurm.bench_grid eval.limit=5 eval.ppl.max_tokens=1000
-	$(BIN)/python -m pruning.bench_refit
-	$(BIN)/python -m pruning.bench_save
+	$(BIN)/python -m secateur.pruning.bench_capture
+	$(BIN)/python -m secateur.eval.bench_harness
+	$(BIN)/python -m secateur.eval.speed.bench_pruned
+	$(BIN)/python -m secateur.eval.speed.bench_loops
+	$(BIN)/python -m secateur.slurm.bench_grid eval.limit=5 eval.ppl.max_tokens=1000
+	$(BIN)/python -m secateur.pruning.bench_refit
+	$(BIN)/python -m secateur.pruning.bench_save
 ifdef SECATEUR_SHARED
 	for model in stories260K babyllama-tok105-940K; do \
-	  $(BIN)/python -m eval.bench_methods model=$(SECATEUR_SHARED)/assets/models/$$model \
+	  $(BIN)/python -m secateur.eval.bench_methods model=$(SECATEUR_SHARED)/assets/models/$$model \
 	    train=$(SECATEUR_SHARED)/assets/text/tinystories/train.parquet \
 	    text=$(SECATEUR_SHARED)/assets/text/tinystories/validation.parquet || exit 1; done
 else
@@ -66,10 +66,10 @@ else
 endif
 
 bench-gpu: $(READY)  ## everything that should be fast on a GPU, with floors, in at most 8 minutes (BENCH="shape=tiny device=cpu" tries it)
-	$(BIN)/python -m eval.bench_gpu $(BENCH)
+	$(BIN)/python -m secateur.eval.bench_gpu $(BENCH)
 
-wheel: $(READY)  ## build the wheel into dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
+wheel: $(READY)  ## build sdist and wheel into dist/
+	$(BIN)/python -m build -o dist .
 
 clean:  ## remove what was built (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .coverage .coverage.*

@@ -1,8 +1,8 @@
-"""`python -m analysis [analyze|show|compare] ...`; without a command it analyses."""
+"""`python -m secateur.analysis [analyze|show|compare] ...`; without a command it analyses."""
 
 import sys
 
-from analysis.cli import analyze, compare, show
+from secateur.analysis.cli import analyze, compare, show
 
 COMMANDS = {"analyze": analyze, "show": show, "compare": compare}
 

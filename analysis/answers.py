@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval.config import METRIC
-from eval.record import ANSWERS
+from secateur.eval.config import METRIC
+from secateur.eval.record import ANSWERS
 
 CANDIDATES = 200
 """Runs per model whose answers are read, best ACC first; the rest cannot compete with the best."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from analysis.arithmetic import holm, normal_quantile, ranks
+from secateur.analysis.arithmetic import holm, normal_quantile, ranks
 
 
 @dataclass(frozen=True)

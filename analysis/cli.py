@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.words import Words, parse, run
-from pruning.errors import ConfigError
+from secateur.analysis.words import Words, parse, run
+from secateur.pruning.errors import ConfigError
 
 if TYPE_CHECKING:
-    from analysis.runset import Runs
+    from secateur.analysis.runset import Runs
 
 ANALYZE = """\
 secateur analyze: reports from runs
@@ -83,7 +83,7 @@ def compare(argv: list[str]) -> int:
 
 def _analyze(argv: list[str]) -> None:
     if any(word.startswith("report=") for word in argv):
-        from analysis.speed.cli import KEYS, analyze_speed
+        from secateur.analysis.speed.cli import KEYS, analyze_speed
 
         analyze_speed(parse(argv, KEYS))
         return
@@ -97,7 +97,7 @@ def _analyze(argv: list[str]) -> None:
     if "runs" not in words.values and "csv" not in words.values:
         raise ConfigError("give at least one runs=DIR or csv=FILE; --help shows examples.")
 
-    from analysis.report import write_findings
+    from secateur.analysis.report import write_findings
 
     runs = _load(words)
     paths, findings = write_findings(
@@ -106,7 +106,7 @@ def _analyze(argv: list[str]) -> None:
     )  # fmt: skip
     if style == "study":
         print(paths[0].read_text(encoding="utf-8"), end="")
-    from analysis.notices import notices
+    from secateur.analysis.notices import notices
 
     for line in notices(findings, lang):
         print(line, file=sys.stderr)
@@ -115,9 +115,9 @@ def _analyze(argv: list[str]) -> None:
 
 
 def _load(words: Words) -> "Runs":
-    from analysis.foreign import load_csv, read_mapping
-    from analysis.load import load_runs
-    from analysis.runset import join
+    from secateur.analysis.foreign import load_csv, read_mapping
+    from secateur.analysis.load import load_runs
+    from secateur.analysis.runset import join
 
     given = words.values.get("mapping")
     mapping = read_mapping(Path(words.one("mapping", ""))) if given else None
@@ -128,14 +128,14 @@ def _load(words: Words) -> "Runs":
 
 def _show(argv: list[str]) -> None:
     words = parse(argv, ("runs",), rest=1)
-    from analysis.terminal import console, find_run, show_run
+    from secateur.analysis.terminal import console, find_run, show_run
 
     show_run(find_run(words.rest[0], Path(words.one("runs", "runs")))[0], console())
 
 
 def _compare(argv: list[str]) -> None:
     words = parse(argv, ("runs",), rest=2)
-    from analysis.terminal import console, find_run, show_comparison
+    from secateur.analysis.terminal import console, find_run, show_comparison
 
     left, right = (find_run(name, Path(words.one("runs", "runs"))) for name in words.rest)
     show_comparison(left, right, console())

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import ranks
-from analysis.association import correlation_p
-from analysis.factors import cell_key, setting_texts
-from analysis.paired import Paired, compare_methods, matched
-from analysis.per_model import ModelFindings
+from secateur.analysis.arithmetic import ranks
+from secateur.analysis.association import correlation_p
+from secateur.analysis.factors import cell_key, setting_texts
+from secateur.analysis.paired import Paired, compare_methods, matched
+from secateur.analysis.per_model import ModelFindings
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.runset import GRADIENTS, Runs
-from eval.config import TASKS
+from secateur.analysis.runset import GRADIENTS, Runs
+from secateur.eval.config import TASKS
 
 
 @dataclass(frozen=True)

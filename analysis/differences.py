@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.protocol import differences, protocol_of
-from eval.record import RunRecord
+from secateur.analysis.protocol import differences, protocol_of
+from secateur.eval.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,6 @@ def _plan(left: RunRecord, right: RunRecord) -> list[Change]:
 
 
 def _local_keys() -> frozenset[str]:
-    from analysis.rows import local_keys
+    from secateur.analysis.rows import local_keys
 
     return local_keys()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.document import Table
-from analysis.formats import about
-from analysis.runset import LAYER_COLUMNS, Runs
-from pruning.files import write_atomic
+from secateur.analysis.document import Table
+from secateur.analysis.formats import about
+from secateur.analysis.runset import LAYER_COLUMNS, Runs
+from secateur.pruning.files import write_atomic
 
 MOST_LAYERS = 1_000_000
 """Above this number of rows the layers are in `layers.parquet` alone: SQLite would take as long as the analysis."""

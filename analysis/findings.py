@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from analysis.cross_model import CrossFindings, compare_models
-from analysis.factors import find_factors
-from analysis.per_model import ModelFindings, analyse_model
-from analysis.protocol import choose_perplexity, separate
-from analysis.runset import Runs
+from secateur.analysis.cross_model import CrossFindings, compare_models
+from secateur.analysis.factors import find_factors
+from secateur.analysis.per_model import ModelFindings, analyse_model
+from secateur.analysis.protocol import choose_perplexity, separate
+from secateur.analysis.runset import Runs
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruning.files import write_atomic
+from secateur.pruning.files import write_atomic
 
 if TYPE_CHECKING:
-    from analysis.document import Document
-    from analysis.plots.style import Plot
-    from analysis.texts import Texts
+    from secateur.analysis.document import Document
+    from secateur.analysis.plots.style import Plot
+    from secateur.analysis.texts import Texts
 
 LISTING = ".report-files"
 """Names, one a line, of what the last report in a folder consists of."""
@@ -26,8 +26,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_document(document: "Document", drawn: "dict[str, Plot]", out: Path, texts: "Texts") -> list[Path]:
     """Write the page, the Markdown and the plots; returns the paths, the page first."""
-    from analysis.markdown import to_markdown
-    from analysis.page import to_html
+    from secateur.analysis.markdown import to_markdown
+    from secateur.analysis.page import to_html
 
     files = {
         out / "report.html": to_html(document, drawn, texts).encode(),

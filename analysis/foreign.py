@@ -13,14 +13,23 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from analysis.load import check_accuracy
-from analysis.missing import is_missing
-from analysis.model_names import Origin
-from analysis.protocol import protocol_id
-from analysis.runset import FAILED, INVALID, NUMBER_COLUMNS, TEXT_COLUMNS, VALID, Runs, complete, empty_layers
-from eval.config import TASKS
-from pruning.config import Frozen
-from pruning.errors import ConfigError, DataError
+from secateur.analysis.load import check_accuracy
+from secateur.analysis.missing import is_missing
+from secateur.analysis.model_names import Origin
+from secateur.analysis.protocol import protocol_id
+from secateur.analysis.runset import (
+    FAILED,
+    INVALID,
+    NUMBER_COLUMNS,
+    TEXT_COLUMNS,
+    VALID,
+    Runs,
+    complete,
+    empty_layers,
+)
+from secateur.eval.config import TASKS
+from secateur.pruning.config import Frozen
+from secateur.pruning.errors import ConfigError, DataError
 
 TRUE = frozenset({"true", "1", "1.0", "yes", "done", "ok"})
 
@@ -71,7 +80,7 @@ def read_mapping(path: Path) -> Mapping:
 
 def built_in() -> list[Mapping]:
     """The mappings that ship with the package."""
-    folder = resources.files("analysis") / "mappings"
+    folder = resources.files("secateur.analysis") / "mappings"
     files = sorted(
         (item for item in folder.iterdir() if item.name.endswith(".yaml")), key=lambda item: item.name
     )

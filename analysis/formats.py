@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from eval.config import TASKS
+from secateur.eval.config import TASKS
 
 ABSENT = "–"
 
@@ -17,7 +17,7 @@ ABSENT = "–"
 @cache
 def columns() -> dict[str, dict[str, str]]:
     """Column name -> kind, unit and meaning."""
-    folder = resources.files("analysis")
+    folder = resources.files("secateur.analysis")
     table: dict[str, dict[str, str]] = {}
     for place in (folder / "speed" / "columns.yaml", folder / "columns.yaml"):
         table |= yaml.safe_load(place.read_text(encoding="utf-8"))

@@ -5,8 +5,8 @@
 
 import pandas as pd
 
-from analysis.describe import Group
-from analysis.paired import Paired
+from secateur.analysis.describe import Group
+from secateur.analysis.paired import Paired
 
 
 def groups_frame(levels: tuple[Group, ...], factor: str) -> pd.DataFrame:

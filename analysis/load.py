@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.model_names import Origin
-from analysis.parallel import fork_map
-from analysis.rows import check, layer_values, origin_of, row_of
-from analysis.runset import INVALID, LAYER_COLUMNS, VALID, Runs, complete, empty_layers, join
-from eval.record import FAILED, RECORD, RunRecord
-from pruning.errors import DataError
+from secateur.analysis.model_names import Origin
+from secateur.analysis.parallel import fork_map
+from secateur.analysis.rows import check, layer_values, origin_of, row_of
+from secateur.analysis.runset import INVALID, LAYER_COLUMNS, VALID, Runs, complete, empty_layers, join
+from secateur.eval.record import FAILED, RECORD, RunRecord
+from secateur.pruning.errors import DataError
 
 CHUNK = 4000
 """Records turned into columns at a time, so that memory grows with the columns and not with the objects."""

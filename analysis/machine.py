@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cross_model import CrossFindings
-from analysis.document import Document
-from analysis.formats import about
-from analysis.per_model import ModelFindings
-from analysis.runset import DUPLICATE, GRADIENTS, STATES, VALID, Runs
-from eval.config import TASKS
+from secateur.analysis.cross_model import CrossFindings
+from secateur.analysis.document import Document
+from secateur.analysis.formats import about
+from secateur.analysis.per_model import ModelFindings
+from secateur.analysis.runset import DUPLICATE, GRADIENTS, STATES, VALID, Runs
+from secateur.eval.config import TASKS
 
 MOST = 1000
 """Names listed in one JSON list; rows of one table in findings.json. The CSV and parquet files have all."""
@@ -25,7 +25,9 @@ MOST = 1000
 @cache
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema of `cross_model_comparison` or `findings`."""
-    text = (resources.files("analysis") / "schema" / f"{name}.schema.json").read_text(encoding="utf-8")
+    text = (resources.files("secateur.analysis") / "schema" / f"{name}.schema.json").read_text(
+        encoding="utf-8"
+    )
     return json.loads(text)
 
 

@@ -1,8 +1,8 @@
 """A document as Markdown that reads well as plain text, too."""
 
-from analysis.document import Block, Document, Figure, Paragraph, Section, Table
-from analysis.formats import is_text, show
-from analysis.texts import Texts
+from secateur.analysis.document import Block, Document, Figure, Paragraph, Section, Table
+from secateur.analysis.formats import is_text, show
+from secateur.analysis.texts import Texts
 
 SIGNS = {"text": "", "note": "> ", "warning": "> **!** ", "key": "- "}
 

@@ -9,8 +9,8 @@ from pathlib import PurePath
 
 import pandas as pd
 
-from pruning.files import digest
-from pruning.naming import folder_name
+from secateur.pruning.files import digest
+from secateur.pruning.naming import folder_name
 
 
 def slug(name: str) -> str:

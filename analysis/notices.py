@@ -1,9 +1,9 @@
 """What the command line must say about a result before anybody reads a number."""
 
-from analysis.document import Paragraph
-from analysis.findings import Findings
-from analysis.story import warnings
-from analysis.texts import Texts
+from secateur.analysis.document import Paragraph
+from secateur.analysis.findings import Findings
+from secateur.analysis.story import warnings
+from secateur.analysis.texts import Texts
 
 
 def notices(findings: Findings, lang: str) -> list[str]:

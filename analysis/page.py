@@ -8,10 +8,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis.document import Document, Figure, Paragraph, Table
-from analysis.formats import about, is_text, show
-from analysis.plots.style import Plot
-from analysis.texts import Texts
+from secateur.analysis.document import Document, Figure, Paragraph, Table
+from secateur.analysis.formats import about, is_text, show
+from secateur.analysis.plots.style import Plot
+from secateur.analysis.texts import Texts
 
 LONG = 44
 """Text cells longer than this may be broken into lines."""
@@ -21,7 +21,7 @@ LARGE = 1_500_000
 
 def to_html(document: Document, plots: dict[str, Plot], texts: Texts) -> str:
     """Render the page."""
-    folder = resources.files("analysis") / "templates"
+    folder = resources.files("secateur.analysis") / "templates"
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import chi2_p, holm, ranks, signed_rank, t_p, t_quantile
-from analysis.factors import cell_key
+from secateur.analysis.arithmetic import chi2_p, holm, ranks, signed_rank, t_p, t_quantile
+from secateur.analysis.factors import cell_key
 
 TIE = 1e-12
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.answers import read_answers
-from analysis.association import Association, adjusted, associations
-from analysis.describe import ModelSummary, summarise
-from analysis.factors import cell_key, setting_texts
-from analysis.paired import Paired, compare_methods, friedman, matched
-from analysis.pareto import front, objectives
-from analysis.runset import GRADIENTS, Runs
-from analysis.selection import HeldOut, Ties, hold_out_questions, hold_out_tasks, not_distinguishable
-from analysis.uncertainty import replicate_noise, task_table, with_errors
-from analysis.variance import Variance, explain
-from eval.config import TASKS
+from secateur.analysis.answers import read_answers
+from secateur.analysis.association import Association, adjusted, associations
+from secateur.analysis.describe import ModelSummary, summarise
+from secateur.analysis.factors import cell_key, setting_texts
+from secateur.analysis.paired import Paired, compare_methods, friedman, matched
+from secateur.analysis.pareto import front, objectives
+from secateur.analysis.runset import GRADIENTS, Runs
+from secateur.analysis.selection import HeldOut, Ties, hold_out_questions, hold_out_tasks, not_distinguishable
+from secateur.analysis.uncertainty import replicate_noise, task_table, with_errors
+from secateur.analysis.variance import Variance, explain
+from secateur.eval.config import TASKS
 
 STATISTICS = (*GRADIENTS, "grad_std_ratio", "grad_max_ratio", "extreme_layers", "ppl")
 

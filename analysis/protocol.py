@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runset import SET_ASIDE, VALID, Runs, with_frame
-from pruning.files import digest
+from secateur.analysis.runset import SET_ASIDE, VALID, Runs, with_frame
+from secateur.pruning.files import digest
 
 PREFERRED_PPL = ("wikitext2@2048", "wikitext2@2048/512-recount", "wikitext2@128", "world@128")
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
-from analysis.describe import summarise
-from analysis.document import Document
-from analysis.findings import Findings, analyse
-from analysis.folder import settle, write_bytes, write_document
-from analysis.machine import check, cross_model_comparison, findings_json
-from analysis.runset import Runs
-from analysis.study import study_text
-from analysis.texts import Texts
-from eval.record import RunRecord
-from pruning.files import write_json
+from secateur.analysis.describe import summarise
+from secateur.analysis.document import Document
+from secateur.analysis.findings import Findings, analyse
+from secateur.analysis.folder import settle, write_bytes, write_document
+from secateur.analysis.machine import check, cross_model_comparison, findings_json
+from secateur.analysis.runset import Runs
+from secateur.analysis.study import study_text
+from secateur.analysis.texts import Texts
+from secateur.eval.record import RunRecord
+from secateur.pruning.files import write_json
 
 Style = Literal["full", "study"]
 COMPARISON = "cross_model_comparison.json"
@@ -71,7 +71,7 @@ def write_findings(
 
 def as_runs(records: "list[RunRecord] | tuple[RunRecord, ...] | Runs | Path") -> Runs:
     """Whatever holds runs, as `Runs`."""
-    from analysis.load import from_records, load_runs
+    from secateur.analysis.load import from_records, load_runs
 
     if isinstance(records, Runs):
         return records
@@ -87,9 +87,9 @@ def _write_study(findings: Findings, out: Path, lang: str) -> list[Path]:
 
 
 def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today: str | None) -> list[Path]:
-    from analysis.plots.album import jobs
-    from analysis.plots.drawing import drawing
-    from analysis.story import tell
+    from secateur.analysis.plots.album import jobs
+    from secateur.analysis.plots.drawing import drawing
+    from secateur.analysis.story import tell
 
     document: Document = tell(findings.runs, findings.models, findings.cross, findings.factors, texts, today)
     with drawing(jobs(findings) if plots else [], texts) as collect:
@@ -99,7 +99,7 @@ def _write_full(findings: Findings, out: Path, texts: Texts, plots: bool, today:
 
 def _write_data(findings: Findings, document: Document, out: Path) -> list[Path]:
     """Everything of the report that machines read."""
-    from analysis.export import (
+    from secateur.analysis.export import (
         results_table,
         write_csv,
         write_layers,

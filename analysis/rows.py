@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from analysis.model_names import Origin
-from analysis.protocol import flatten, protocol_id, protocol_of
-from analysis.runset import FAILED, GRADIENTS, VALID
-from eval.config import METRIC, TASKS, RunConfig
-from eval.record import SCHEMA
-from pruning.errors import DataError
+from secateur.analysis.model_names import Origin
+from secateur.analysis.protocol import flatten, protocol_id, protocol_of
+from secateur.analysis.runset import FAILED, GRADIENTS, VALID
+from secateur.eval.config import METRIC, TASKS, RunConfig
+from secateur.eval.record import SCHEMA
+from secateur.pruning.errors import DataError
 
 STATISTICS = (*GRADIENTS, "grad_std_ratio", "grad_max_ratio")
 NOT_FACTORS = ("model.", "eval.")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.model_names import Origin, merge, named
-from eval.config import TASKS
+from secateur.analysis.model_names import Origin, merge, named
+from secateur.eval.config import TASKS
 
 VALID, FAILED, INVALID, DUPLICATE, SET_ASIDE = "valid", "failed", "invalid", "duplicate", "set_aside"
 STATES = (VALID, FAILED, INVALID, DUPLICATE, SET_ASIDE)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.answers import Answers, paired_difference
-from analysis.arithmetic import holm, normal_p
-from eval.config import TASKS
+from secateur.analysis.answers import Answers, paired_difference
+from secateur.analysis.arithmetic import holm, normal_p
+from secateur.eval.config import TASKS
 
 LEVEL = 0.05
 SPLITS = 200

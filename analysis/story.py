@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from analysis.cross_model import CrossFindings
-from analysis.document import Block, Document, Figure, Paragraph, Section, Table
-from analysis.frames import pairs_frame
-from analysis.per_model import ModelFindings
-from analysis.protocol import flatten
-from analysis.runset import DUPLICATE, FAILED, INVALID, SET_ASIDE, STATES, VALID, Runs
-from analysis.story_model import key_sentence, model_section
-from analysis.texts import Texts
+from secateur.analysis.cross_model import CrossFindings
+from secateur.analysis.document import Block, Document, Figure, Paragraph, Section, Table
+from secateur.analysis.frames import pairs_frame
+from secateur.analysis.per_model import ModelFindings
+from secateur.analysis.protocol import flatten
+from secateur.analysis.runset import DUPLICATE, FAILED, INVALID, SET_ASIDE, STATES, VALID, Runs
+from secateur.analysis.story_model import key_sentence, model_section
+from secateur.analysis.texts import Texts
 
 
 def tell(

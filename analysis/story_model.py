@@ -7,15 +7,15 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import holm
-from analysis.describe import Group
-from analysis.document import Block, Figure, Paragraph, Section, Table
-from analysis.frames import groups_frame, p_text, pairs_frame
-from analysis.model_names import slug
-from analysis.per_model import ModelFindings
-from analysis.runset import Runs
-from analysis.texts import Texts
-from analysis.variance import Variance
+from secateur.analysis.arithmetic import holm
+from secateur.analysis.describe import Group
+from secateur.analysis.document import Block, Figure, Paragraph, Section, Table
+from secateur.analysis.frames import groups_frame, p_text, pairs_frame
+from secateur.analysis.model_names import slug
+from secateur.analysis.per_model import ModelFindings
+from secateur.analysis.runset import Runs
+from secateur.analysis.texts import Texts
+from secateur.analysis.variance import Variance
 
 CLEAR = 0.05
 

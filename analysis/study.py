@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.association import finite_pearson
-from analysis.describe import Group, ModelSummary, level_text, strict_pearson, task_accuracies
-from analysis.runset import GRADIENTS, Runs
-from analysis.texts import read_texts
+from secateur.analysis.association import finite_pearson
+from secateur.analysis.describe import Group, ModelSummary, level_text, strict_pearson, task_accuracies
+from secateur.analysis.runset import GRADIENTS, Runs
+from secateur.analysis.texts import read_texts
 
 WIDTH = 80
 STRONG, MEDIUM = 0.7, 0.5

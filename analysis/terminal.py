@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from analysis.differences import Change, compare_records
-from analysis.formats import show
-from eval.record import FAILED, RECORD, LayerReport, RunRecord, read_record
-from pruning.errors import StorageError
+from secateur.analysis.differences import Change, compare_records
+from secateur.analysis.formats import show
+from secateur.eval.record import FAILED, RECORD, LayerReport, RunRecord, read_record
+from secateur.pruning.errors import StorageError
 
 WIDE = 20
 PIPED = 400
@@ -128,7 +128,7 @@ def _layers(layers: Iterable[LayerReport], console: Console) -> None:
 
 def show_comparison(left: tuple[RunRecord, Path], right: tuple[RunRecord, Path], console: Console) -> None:
     """Print what differs between two runs (record and folder): protocol, config, plan and results."""
-    from analysis.answers import paired_folders
+    from secateur.analysis.answers import paired_folders
 
     difference = compare_records(left[0], right[0], paired_folders(left[1], right[1]))
     console.print(f"[bold]A[/bold] {left[0].run_id}\n[bold]B[/bold] {right[0].run_id}", highlight=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from analysis.plurals import plural
+from secateur.analysis.plurals import plural
 
 LANGUAGES = ("en", "zh")
 
@@ -14,7 +14,7 @@ LANGUAGES = ("en", "zh")
 @cache
 def read_texts(name: str) -> dict[str, Any]:
     """Read `texts/<name>.yaml`."""
-    text = (resources.files("analysis") / "texts" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (resources.files("secateur.analysis") / "texts" / f"{name}.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 
 

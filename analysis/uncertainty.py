@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import normal_quantile, wilson
-from eval.config import TASKS
+from secateur.analysis.arithmetic import normal_quantile, wilson
+from secateur.eval.config import TASKS
 
 
 def with_errors(frame: pd.DataFrame) -> pd.DataFrame:

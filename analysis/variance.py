@@ -14,8 +14,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import f_noncentrality, f_p, holm
-from analysis.factors import cell_key
+from secateur.analysis.arithmetic import f_noncentrality, f_p, holm
+from secateur.analysis.factors import cell_key
 
 MAX_LEVELS = 40
 MAX_COLUMNS = 300

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pruning.errors import ConfigError, SecateurError
+from secateur.pruning.errors import ConfigError, SecateurError
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""A model in, measurements out; `eval.experiment` is one run from end to end."""
+"""A model in, measurements out; `secateur.eval.experiment` is one run from end to end."""

@@ -1,7 +1,7 @@
-"""`python -m eval KEY=VALUE ...`: the same as `secateur run`."""
+"""`python -m secateur.eval KEY=VALUE ...`: the same as `secateur run`."""
 
 import sys
 
-from secateur import main
+from secateur.command import main
 
 sys.exit(main(["run", *sys.argv[1:]]))

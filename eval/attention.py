@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from eval.packs import Pack
+from secateur.eval.packs import Pack
 
 NAME = "secateur_trees"
 Kind = Literal["gather", "flex", "eager"]
@@ -94,7 +94,7 @@ class TreeMask:
         """FlexAttention block mask of the whole pack."""
         key = ("block", window)
         if key not in self._forms:
-            from eval.attention_flex import tree_mask
+            from secateur.eval.attention_flex import tree_mask
 
             self._forms[key] = tree_mask(self.ends, self.positions, window)
         return self._forms[key]
@@ -155,7 +155,7 @@ def forward(
     if mask.kind == "flex" and softcap is not None:
         raise UnsupportedAttention(f"{type(module).__name__} caps its scores, which the kernel does not")
     if mask.kind == "flex":
-        from eval.attention_flex import attend
+        from secateur.eval.attention_flex import attend
 
         return attend(query, key, value, mask.block(window), scaling), None
     return _eager(query, key, value, mask, window, scaling, softcap), None

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from pruning.models.adapter import family_of
-from pruning.models.layout import heads_of
+from secateur.pruning.models.adapter import family_of
+from secateur.pruning.models.layout import heads_of
 
 BLOCK = 128
 LEAST = 2 * BLOCK

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.models.adapter import family_of
-from pruning.models.head import Head
+from secateur.pruning.models.adapter import family_of
+from secateur.pruning.models.head import Head
 
 log = logging.getLogger(__name__)
 

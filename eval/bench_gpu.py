@@ -1,6 +1,7 @@
 """Everything that should be fast on a GPU, in one go: each row with its floor and the ratio.
 
-`python -m eval.bench_gpu [shape=llama3_8b|llama100m|tiny] [device=cuda] [out=bench_gpu.json] [minutes=8] [steps=...]`
+`python -m secateur.eval.bench_gpu [shape=llama3_8b|llama100m|tiny] [device=cuda] [out=bench_gpu.json] [minutes=8]
+[steps=...]`
 prints every row as it ends and writes all of them so far to `out`, so that a stop half-way leaves numbers. Random
 weights, bfloat16 on a GPU, float32 on a CPU. A floor is what the measured peaks of a matrix product and of reading
 memory allow for the operations and bytes that no implementation can do without.
@@ -15,15 +16,21 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from eval.bench_gpu_eval import dense_evaluation, dense_speed, pruned_evaluation, pruned_speed, rounded_speed
-from eval.bench_gpu_pruning import calibration, one_layer, whole_model
-from eval.bench_gpu_row import Bench, Row
-from eval.speed.roof import measure_roof
-from pruning.bench_capture import SHAPES, build
-from pruning.errors import ConfigError, SecateurError
-from pruning.files import write_json
-from pruning.models.loading import resolve_device
-from pruning.provenance import provenance
+from secateur.eval.bench_gpu_eval import (
+    dense_evaluation,
+    dense_speed,
+    pruned_evaluation,
+    pruned_speed,
+    rounded_speed,
+)
+from secateur.eval.bench_gpu_pruning import calibration, one_layer, whole_model
+from secateur.eval.bench_gpu_row import Bench, Row
+from secateur.eval.speed.roof import measure_roof
+from secateur.pruning.bench_capture import SHAPES, build
+from secateur.pruning.errors import ConfigError, SecateurError
+from secateur.pruning.files import write_json
+from secateur.pruning.models.loading import resolve_device
+from secateur.pruning.provenance import provenance
 
 STEPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "calibration": calibration,

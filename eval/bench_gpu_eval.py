@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from eval.bench_gpu_row import Bench, Row
-from eval.bench_setup import prompts, train_tokenizer
-from eval.fast_lm import FastLM, score_pairs
-from eval.hflm import StoredHFLM
-from eval.plans import forget_plans
-from eval.referee import referee
-from eval.speed.bounds import decode_bytes, decode_flops, prefill_bytes, prefill_flops
-from eval.speed.models import facts_of
-from eval.speed.timing import make_cache, prompt, timed_pass
-from eval.tokens import encode_pairs
-from eval.trie import MergeRule, build_trees
-from pruning.allocation import make_plan
-from pruning.bench_capture import SHAPES, build
-from pruning.config import BudgetConfig, GuardConfig, MethodConfig
-from pruning.importance.scores import Scores
-from pruning.memory import give_back
-from pruning.models.adapter import STRUCTURES
-from pruning.models.layout import read_layout
-from pruning.plan import PruningPlan
-from pruning.surgery import prune
+from secateur.eval.bench_gpu_row import Bench, Row
+from secateur.eval.bench_setup import prompts, train_tokenizer
+from secateur.eval.fast_lm import FastLM, score_pairs
+from secateur.eval.hflm import StoredHFLM
+from secateur.eval.plans import forget_plans
+from secateur.eval.referee import referee
+from secateur.eval.speed.bounds import decode_bytes, decode_flops, prefill_bytes, prefill_flops
+from secateur.eval.speed.models import facts_of
+from secateur.eval.speed.timing import make_cache, prompt, timed_pass
+from secateur.eval.tokens import encode_pairs
+from secateur.eval.trie import MergeRule, build_trees
+from secateur.pruning.allocation import make_plan
+from secateur.pruning.bench_capture import SHAPES, build
+from secateur.pruning.config import BudgetConfig, GuardConfig, MethodConfig
+from secateur.pruning.importance.scores import Scores
+from secateur.pruning.memory import give_back
+from secateur.pruning.models.adapter import STRUCTURES
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.plan import PruningPlan
+from secateur.pruning.surgery import prune
 
 REPEATS = 3
 MAX_LENGTH = 2048

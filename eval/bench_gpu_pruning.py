@@ -7,23 +7,23 @@ from collections.abc import Iterator
 
 import torch
 
-from eval.bench_gpu_row import Bench, Row
-from eval.speed.journal import Facts
-from eval.speed.models import facts_of
-from pruning.allocation import make_plan
-from pruning.bench_capture import SHAPES, plain
-from pruning.calibration import Samples
-from pruning.capture.result import Capture
-from pruning.capture.run import run_capture
-from pruning.capture.views import Level
-from pruning.compensation.refit import cut_and_refit
-from pruning.config import BudgetConfig, CaptureConfig, GuardConfig, MethodConfig, TaylorConfig
-from pruning.config_method import CompensationConfig
-from pruning.greedy_removal import greedy_costs
-from pruning.importance import ESTIMATORS
-from pruning.importance.scores import final_scores
-from pruning.least_squares import ridge_refit
-from pruning.memory import give_back
+from secateur.eval.bench_gpu_row import Bench, Row
+from secateur.eval.speed.journal import Facts
+from secateur.eval.speed.models import facts_of
+from secateur.pruning.allocation import make_plan
+from secateur.pruning.bench_capture import SHAPES, plain
+from secateur.pruning.calibration import Samples
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.run import run_capture
+from secateur.pruning.capture.views import Level
+from secateur.pruning.compensation.refit import cut_and_refit
+from secateur.pruning.config import BudgetConfig, CaptureConfig, GuardConfig, MethodConfig, TaylorConfig
+from secateur.pruning.config_method import CompensationConfig
+from secateur.pruning.greedy_removal import greedy_costs
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.importance.scores import final_scores
+from secateur.pruning.least_squares import ridge_refit
+from secateur.pruning.memory import give_back
 
 WALK = 12
 """Bytes per weight of one walk over the gradients: gradient 2, weight 2, accumulator read and written 8."""

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.speed.journal import Roof
-from eval.speed.timing import synchronise
-from pruning.memory import Meter
-from pruning.models.loading import LoadedModel
-from pruning.plan import PruningPlan
+from secateur.eval.speed.journal import Roof
+from secateur.eval.speed.timing import synchronise
+from secateur.pruning.memory import Meter
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.plan import PruningPlan
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Benchmark of evaluation: lm-eval's HFLM at its best batch size against the fast LM, alternating in one go.
 
-    python -m eval.bench_harness                 # about ten minutes on one core
-    python -m eval.bench_harness --fraction 0.002 --skip overhead
+    python -m secateur.eval.bench_harness                 # about ten minutes on one core
+    python -m secateur.eval.bench_harness --fraction 0.002 --skip overhead
 
 Times are process CPU seconds of one thread, the best of the repeats. Real prompts are used when SECATEUR_SHARED names
 a folder with `assets/tasks`; otherwise the shipped test bench.
@@ -21,8 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from eval.bench_overhead import overhead
-from eval.bench_setup import (
+from secateur.eval.bench_overhead import overhead
+from secateur.eval.bench_setup import (
     MAX_LENGTH,
     SHAPES,
     Request,
@@ -33,14 +33,14 @@ from eval.bench_setup import (
     prompts,
     train_tokenizer,
 )
-from eval.fast_lm import FastLM
-from eval.hflm import StoredHFLM
-from eval.plans import forget_plans
-from eval.prefix import PrefixReuse
-from eval.quiet import quiet
-from eval.tokens import encode_pairs
-from eval.trie import MergeRule, Trees, build_trees
-from pruning.memory import Meter
+from secateur.eval.fast_lm import FastLM
+from secateur.eval.hflm import StoredHFLM
+from secateur.eval.plans import forget_plans
+from secateur.eval.prefix import PrefixReuse
+from secateur.eval.quiet import quiet
+from secateur.eval.tokens import encode_pairs
+from secateur.eval.trie import MergeRule, Trees, build_trees
+from secateur.pruning.memory import Meter
 
 BATCH_SIZES = (4, 8)
 PARTS = ("speed", "memory", "prefix", "overhead")
@@ -118,7 +118,7 @@ def _peak(shape: int, side: str, fraction: float) -> float:
     command = [
         sys.executable,
         "-m",
-        "eval.bench_harness",
+        "secateur.eval.bench_harness",
         "--peak",
         f"{shape}:{side}",
         "--fraction",
@@ -168,7 +168,7 @@ def prefix(texts: dict[str, Any], tokenizer: Any) -> None:
 
 
 def _keys(pairs: list[tuple[str, str]]) -> np.ndarray:
-    from eval.store import request_keys
+    from secateur.eval.store import request_keys
 
     return request_keys(pairs)
 

@@ -1,6 +1,6 @@
 """Every method beside Torch-Pruning at equal parameters: same calibration samples, same perplexity.
 
-`python -m eval.bench_methods model=DIR train=FILE text=FILE [ratios=0.1,0.2,0.4] [methods=secateur,...]
+`python -m secateur.eval.bench_methods model=DIR train=FILE text=FILE [ratios=0.1,0.2,0.4] [methods=secateur,...]
 [samples=256] [length=128] [window=256] [max_tokens=60000] [blank_lines=single] [limit=120] [out=FOLDER]` prints a table
 and writes `methods.json` into `out`. Torch-Pruning (`pip install 'secateur[bench]'`) has `limit` seconds for a cut.
 """
@@ -18,18 +18,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from eval.bench_torch_pruning import gradients, limited, prune_to
-from eval.config import RunConfig
-from eval.perplexity import perplexity
-from eval.protocols import protocols
-from eval.unseen import evaluation_text
-from pruning import pipeline
-from pruning.compose import compose, options, register
-from pruning.config import validate
-from pruning.errors import BudgetError, ConfigError, SecateurError
-from pruning.files import write_json
-from pruning.models.loading import LoadedModel, load
-from pruning.obtain import samples_for
+from secateur.eval.bench_torch_pruning import gradients, limited, prune_to
+from secateur.eval.config import RunConfig
+from secateur.eval.perplexity import perplexity
+from secateur.eval.protocols import protocols
+from secateur.eval.unseen import evaluation_text
+from secateur.pruning import pipeline
+from secateur.pruning.compose import compose, options, register
+from secateur.pruning.config import validate
+from secateur.pruning.errors import BudgetError, ConfigError, SecateurError
+from secateur.pruning.files import write_json
+from secateur.pruning.models.loading import LoadedModel, load
+from secateur.pruning.obtain import samples_for
 
 OURS = ("secateur", "secateur_search")
 SLOW = ("secateur_search", "taylor_iterative")
@@ -172,7 +172,7 @@ def main(argv: list[str]) -> int:
     if missing:
         console.print(f"give {' '.join(f'{key}=...' for key in missing)}; see eval/bench_methods.py")
         return 2
-    logging.getLogger("pruning").setLevel(logging.ERROR)
+    logging.getLogger("secateur.pruning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     register(RunConfig)
     with tempfile.TemporaryDirectory() as scratch:

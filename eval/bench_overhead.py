@@ -14,17 +14,17 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from eval.bench_setup import MAX_LENGTH, Shape, data_dir, prompts, train_tokenizer
-from eval.config import TASKS, EvalConfig
-from eval.data import data_folder, task_file
-from eval.fast_lm import FastLM
-from eval.harness import run_tasks
-from eval.hflm import StoredHFLM
-from eval.quiet import quiet
-from eval.seven import SPLIT, STOCK
-from eval.store import Store
-from eval.tasks import forget_tasks, load_tasks
-from eval.trie import Trees
+from secateur.eval.bench_setup import MAX_LENGTH, Shape, data_dir, prompts, train_tokenizer
+from secateur.eval.config import TASKS, EvalConfig
+from secateur.eval.data import data_folder, task_file
+from secateur.eval.fast_lm import FastLM
+from secateur.eval.harness import run_tasks
+from secateur.eval.hflm import StoredHFLM
+from secateur.eval.quiet import quiet
+from secateur.eval.seven import SPLIT, STOCK
+from secateur.eval.store import Store
+from secateur.eval.tasks import forget_tasks, load_tasks
+from secateur.eval.trie import Trees
 
 NOTHING = Shape("zero cost", 32_000, 8, 8, 1, 1, 1)
 MODULUS = 97
@@ -48,7 +48,7 @@ class FreeFastLM(FastLM):
         self, trees: Trees, needed: np.ndarray, keep: Any = None, plan: str = ""
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same answers as `FreeHFLM`, for all distinct requests."""
-        from eval.scoring import Scored
+        from secateur.eval.scoring import Scored
 
         sums = np.bincount(trees.entry_requests, weights=trees.entry_targets, minlength=len(needed))
         values, flags = -(sums % MODULUS), np.zeros(len(needed), dtype=bool)

@@ -12,9 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from eval.config import TASKS, EvalConfig
-from eval.tasks import load_tasks
-from eval.trie import Trees
+from secateur.eval.config import TASKS, EvalConfig
+from secateur.eval.tasks import load_tasks
+from secateur.eval.trie import Trees
 
 Request = tuple[None, list[int], list[int]]
 MAX_LENGTH = 2048

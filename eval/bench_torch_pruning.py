@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from pruning.models.adapter import STRUCTURES, linear
-from pruning.models.block import KEYS
-from pruning.models.loading import LoadedModel
+from secateur.pruning.models.adapter import STRUCTURES, linear
+from secateur.pruning.models.block import KEYS
+from secateur.pruning.models.loading import LoadedModel
 
 ROUNDS = 14
 """Bisections of the ratio: finer than one channel of any model here."""

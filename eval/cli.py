@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from eval.config import METRIC, RunConfig
-from pruning.compose import CONF_DIR, compose, options, plain, register
-from pruning.config import validate
-from pruning.errors import ConfigError
-from pruning.logs import configure_logging
-from pruning.overrides import protect, write
+from secateur.eval.config import METRIC, RunConfig
+from secateur.pruning.compose import CONF_DIR, compose, options, plain, register
+from secateur.pruning.config import validate
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.logs import configure_logging
+from secateur.pruning.overrides import protect, write
 
 RUN_HELP = """secateur run: prune a model, measure it, write the record
 
@@ -66,7 +66,7 @@ def capture(argv: list[str]) -> int:
     config, flags = config_of(argv)
     configure_logging("-v" in flags)
     offline(config)
-    from eval.experiment import capture_only
+    from secateur.eval.experiment import capture_only
 
     facts = capture_only(config)
     logging.getLogger(__name__).info(
@@ -89,14 +89,14 @@ def tasks(argv: list[str]) -> int:
         print("\n  all   every task, group and tag of lm-eval: each can stand in eval.tasks=[...]")
         return 0
     if argv == ["all"]:
-        from eval.more_tasks import names
+        from secateur.eval.more_tasks import names
 
         print("\n".join(names()))
         return 0
     table = Table(title="Zero-shot tasks (lm-eval)")
     for column in ("task", "metric in the mean of seven", "split"):
         table.add_column(column)
-    from eval.seven import SPLIT
+    from secateur.eval.seven import SPLIT
 
     for task, metric in METRIC.items():
         table.add_row(task, metric, SPLIT[task])
@@ -144,8 +144,8 @@ def config_of(argv: list[str]) -> tuple[RunConfig, set[str]]:
 def _one(config: RunConfig, verbose: bool = False) -> int:
     configure_logging(verbose)
     offline(config)
-    from eval.experiment import baseline, check, experiment
-    from eval.table import print_run
+    from secateur.eval.experiment import baseline, check, experiment
+    from secateur.eval.table import print_run
 
     check(config)
     dense = baseline(config) if config.eval.baseline else None
@@ -170,7 +170,7 @@ def multirun_task(config: Any) -> float | None:
     typed = validate(RunConfig, plain(config))
     configure_logging(False)
     offline(typed)
-    from eval.experiment import baseline, check, experiment
+    from secateur.eval.experiment import baseline, check, experiment
 
     check(typed)
     if typed.eval.baseline:
@@ -181,9 +181,9 @@ def multirun_task(config: Any) -> float | None:
 
 def offline(config: RunConfig) -> None:
     """Keep the hub out of a run that needs nothing from it or cannot reach it; call before its libraries are loaded."""
-    from eval.hub import offline_if_unreachable, stay_offline
-    from eval.identity import is_dense
-    from pruning.identity import model_folder
+    from secateur.eval.hub import offline_if_unreachable, stay_offline
+    from secateur.eval.identity import is_dense
+    from secateur.pruning.identity import model_folder
 
     local_model = model_folder(config.model) is not None
     ppl = config.eval.ppl

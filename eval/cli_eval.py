@@ -3,16 +3,16 @@
 import logging
 from pathlib import Path
 
-from eval.cli import config_of, offline, run
-from eval.config import RunConfig
-from eval.record import read_record
-from eval.remembered import recall
-from pruning.compose import amend
-from pruning.config import validate
-from pruning.errors import ConfigError
-from pruning.logs import configure_logging
-from pruning.naming import folder_name
-from pruning.overrides import write
+from secateur.eval.cli import config_of, offline, run
+from secateur.eval.config import RunConfig
+from secateur.eval.record import read_record
+from secateur.eval.remembered import recall
+from secateur.pruning.compose import amend
+from secateur.pruning.config import validate
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.logs import configure_logging
+from secateur.pruning.naming import folder_name
+from secateur.pruning.overrides import write
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +95,9 @@ def _again(name: str, overrides: list[str]) -> int:
     config = validate(RunConfig, amend({**old.config, "out": out}, overrides))
     configure_logging(False)
     offline(config)
-    from eval.experiment import PLAN, baseline, experiment
-    from eval.table import print_run
-    from pruning.plan import PruningPlan
+    from secateur.eval.experiment import PLAN, baseline, experiment
+    from secateur.eval.table import print_run
+    from secateur.pruning.plan import PruningPlan
 
     plan = PruningPlan.load(Path(out) / name / PLAN) if old.kind == "pruned" else None
     dense = baseline(config) if config.eval.baseline else None
@@ -110,8 +110,8 @@ def _oracle(overrides: list[str]) -> int:
     config, _ = config_of(overrides)
     configure_logging(False)
     offline(config)
-    from eval.oracle import compare
-    from pruning.models.loading import load
+    from secateur.eval.oracle import compare
+    from secateur.pruning.models.loading import load
 
     loaded = load(config.model, config.device)
     found = compare(loaded.model, loaded.tokenizer, config.eval, progress=config.progress is not False)

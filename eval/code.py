@@ -4,8 +4,8 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pruning.config import RESULT_VERSION
-from pruning.files import digest, file_digest
+from secateur.pruning.config import RESULT_VERSION
+from secateur.pruning.files import digest, file_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("pruning", "eval")

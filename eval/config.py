@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from eval.seven import METRIC, TASKS
-from pruning.config import LOCAL, Frozen, PruneConfig
+from secateur.eval.seven import METRIC, TASKS
+from secateur.pruning.config import LOCAL, Frozen, PruneConfig
 
 __all__ = ["METRIC", "TASKS", "EvalConfig", "PerplexityConfig", "RunConfig"]
 

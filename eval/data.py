@@ -7,12 +7,12 @@ and `DIR/text/<name>/<split>.{parquet,jsonl}` with a column `text`.
 from functools import lru_cache
 from pathlib import Path
 
-from eval.config import EvalConfig
-from eval.protocols import Protocol, protocols
-from eval.seven import SPLIT, TASKS
-from pruning.documents import TABLES, check_file
-from pruning.errors import DataError
-from pruning.files import digest, file_digest
+from secateur.eval.config import EvalConfig
+from secateur.eval.protocols import Protocol, protocols
+from secateur.eval.seven import SPLIT, TASKS
+from secateur.pruning.documents import TABLES, check_file
+from secateur.pruning.errors import DataError
+from secateur.pruning.files import digest, file_digest
 
 TEXT_FOLDERS = {"wikitext2": ("wikitext2", "wikitext2_raw")}
 HUB_TEXTS = {
@@ -31,7 +31,7 @@ def data_folder(config: EvalConfig) -> Path | None:
     if config.data_dir is None:
         return None
     if config.data_dir == "bundled":
-        from pruning.world.bundle import data_dir
+        from secateur.pruning.world.bundle import data_dir
 
         return Path(data_dir())
     folder = Path(config.data_dir)

@@ -16,30 +16,30 @@ from typing import Any
 
 from filelock import FileLock
 
-from eval.config import RunConfig
-from eval.data import data_folder
-from eval.identity import dense_config, is_dense, run_id
-from eval.measure import measure
-from eval.perplexity import check_texts, check_windows
-from eval.protocols import protocols
-from eval.record import ANSWERS, RECORD, Failure, RunRecord, read_record, write_record
-from eval.recording import failed_record, finished_record
-from eval.remembered import ENTRY, remember
-from eval.seven import TASKS
-from eval.tasks import load_tasks
-from eval.unseen import evaluation_text
-from pruning import pipeline
-from pruning.capture.workers import Workers
-from pruning.checkpoint import save_pruned
-from pruning.errors import StorageError
-from pruning.files import clear_leftovers, digest, write_atomic, write_json
-from pruning.health import refuse_sick
-from pruning.models.loading import load, outline
-from pruning.obtain import obtain_capture
-from pruning.pipeline import Pruned
-from pruning.plan import PruningPlan, whole
-from pruning.provenance import now, provenance
-from pruning.surgery import prune
+from secateur.eval.config import RunConfig
+from secateur.eval.data import data_folder
+from secateur.eval.identity import dense_config, is_dense, run_id
+from secateur.eval.measure import measure
+from secateur.eval.perplexity import check_texts, check_windows
+from secateur.eval.protocols import protocols
+from secateur.eval.record import ANSWERS, RECORD, Failure, RunRecord, read_record, write_record
+from secateur.eval.recording import failed_record, finished_record
+from secateur.eval.remembered import ENTRY, remember
+from secateur.eval.seven import TASKS
+from secateur.eval.tasks import load_tasks
+from secateur.eval.unseen import evaluation_text
+from secateur.pruning import pipeline
+from secateur.pruning.capture.workers import Workers
+from secateur.pruning.checkpoint import save_pruned
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import clear_leftovers, digest, write_atomic, write_json
+from secateur.pruning.health import refuse_sick
+from secateur.pruning.models.loading import load, outline
+from secateur.pruning.obtain import obtain_capture
+from secateur.pruning.pipeline import Pruned
+from secateur.pruning.plan import PruningPlan, whole
+from secateur.pruning.provenance import now, provenance
+from secateur.pruning.surgery import prune
 
 log = logging.getLogger(__name__)
 

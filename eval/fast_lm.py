@@ -15,16 +15,16 @@ import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 
-from eval.attention import Kind, UnsupportedAttention
-from eval.backbone import NotSeparable
-from eval.hflm import Request, StoredHFLM
-from eval.parallel import add_up, shares, world
-from eval.plans import get_plan, plan_key
-from eval.prefix import PrefixReuse, reusing
-from eval.scoring import Scored, TreeScorer
-from eval.tokens import Encoded, encode_pairs, tokenizer_identity
-from eval.trie import MergeRule, Trees, build_trees
-from pruning.progress import Bar
+from secateur.eval.attention import Kind, UnsupportedAttention
+from secateur.eval.backbone import NotSeparable
+from secateur.eval.hflm import Request, StoredHFLM
+from secateur.eval.parallel import add_up, shares, world
+from secateur.eval.plans import get_plan, plan_key
+from secateur.eval.prefix import PrefixReuse, reusing
+from secateur.eval.scoring import Scored, TreeScorer
+from secateur.eval.tokens import Encoded, encode_pairs, tokenizer_identity
+from secateur.eval.trie import MergeRule, Trees, build_trees
+from secateur.pruning.progress import Bar
 
 log = logging.getLogger(__name__)
 

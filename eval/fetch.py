@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.data import HUB_TEXTS
-from eval.hub import need_hub
-from eval.seven import SPLIT, STOCK, TASKS
-from pruning.documents import TABLES
-from pruning.errors import ConfigError, DataError, SecateurError
-from pruning.files import write_atomic
+from secateur.eval.data import HUB_TEXTS
+from secateur.eval.hub import need_hub
+from secateur.eval.seven import SPLIT, STOCK, TASKS
+from secateur.pruning.documents import TABLES
+from secateur.pruning.errors import ConfigError, DataError, SecateurError
+from secateur.pruning.files import write_atomic
 
 HELP = """secateur fetch: download evaluation data, and optionally a model, for machines without internet
 
@@ -135,7 +135,7 @@ def _fetch_task(wanted: Wanted, task: str) -> None:
     if task in SPLIT:
         _fetch_split(wanted.data_dir / "tasks" / task, task, *task_source(task), SPLIT[task])
         return
-    from eval.more_tasks import sources
+    from secateur.eval.more_tasks import sources
 
     for source in sources(task):
         for split in source.splits:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pruning.files import digest, write_json
+from secateur.pruning.files import digest, write_json
 
 log = logging.getLogger(__name__)
 

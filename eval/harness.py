@@ -9,13 +9,13 @@ import pandas as pd
 from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 
-from eval.config import METRIC, EvalConfig
-from eval.data import data_digest, task_digest
-from eval.quiet import quiet
-from eval.record import Metric
-from eval.screen import questions
-from eval.stored_task import StoredTask
-from eval.tasks import load_groups
+from secateur.eval.config import METRIC, EvalConfig
+from secateur.eval.data import data_digest, task_digest
+from secateur.eval.quiet import quiet
+from secateur.eval.record import Metric
+from secateur.eval.screen import questions
+from secateur.eval.stored_task import StoredTask
+from secateur.eval.tasks import load_groups
 
 SHARES = ("acc", "acc_norm", "exact_match", "em", "f1", "mcc")
 """Metrics between 0 and 1 that a table shows as accuracies."""

@@ -8,14 +8,14 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models import huggingface
 
-from eval.backbone import context_length
-from eval.generations import Generations, generation_keys
-from eval.parallel import add_up, world
-from eval.quiet import quiet
-from eval.store import Store, request_keys
-from pruning.errors import DataError, NumericsError
-from pruning.health import sick_weights
-from pruning.progress import Bar
+from secateur.eval.backbone import context_length
+from secateur.eval.generations import Generations, generation_keys
+from secateur.eval.parallel import add_up, world
+from secateur.eval.quiet import quiet
+from secateur.eval.store import Store, request_keys
+from secateur.pruning.errors import DataError, NumericsError
+from secateur.pruning.health import sick_weights
+from secateur.pruning.progress import Bar
 
 HFLM: Any = huggingface.HFLM  # its registering decorator hides the class from type checkers
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from pruning.errors import DataError
+from secateur.pruning.errors import DataError
 
 log = logging.getLogger(__name__)
 

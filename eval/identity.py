@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from eval.config import EvalConfig, RunConfig
-from pruning.config import (
+from secateur.eval.config import EvalConfig, RunConfig
+from secateur.pruning.config import (
     BudgetConfig,
     CalibrationConfig,
     GuardConfig,
@@ -13,8 +13,8 @@ from pruning.config import (
     TaylorConfig,
     config_digest,
 )
-from pruning.identity import calibration_fingerprint, model_fingerprint, model_folder
-from pruning.naming import safe_name
+from secateur.pruning.identity import calibration_fingerprint, model_fingerprint, model_folder
+from secateur.pruning.naming import safe_name
 
 DENSE = MethodConfig(name="dense", estimator="random")
 
@@ -116,7 +116,7 @@ def evaluation_fingerprint(config: EvalConfig) -> str:
     Raises:
         DataError: A local file or folder does not exist.
     """
-    from eval.data import data_digest, file_identity, own_text
+    from secateur.eval.data import data_digest, file_identity, own_text
 
     text = file_identity(own_text(config)) if config.ppl.text else ""
     return f"{data_digest(config)}-{text}"

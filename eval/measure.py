@@ -14,24 +14,24 @@ from typing import Any
 import pandas as pd
 import torch
 
-from eval.config import EvalConfig
-from eval.data import file_identity, protocol_file
-from eval.fast_lm import FastLM
-from eval.generations import Generations
-from eval.harness import TaskResults, harness_version, run_tasks
-from eval.hflm import COUNTERS, StoredHFLM
-from eval.parallel import World, barrier, world
-from eval.perplexity import check_windows, perplexity
-from eval.prefix import PrefixReuse
-from eval.protocols import WORD_PERPLEXITY, Protocol, protocols
-from eval.record import Metric
-from eval.store import Store
-from eval.tasks import load_tasks
-from eval.tokens import tokenizer_identity
-from eval.word_perplexity import word_perplexity
-from pruning.documents import stem_of
-from pruning.errors import StorageError
-from pruning.files import digest, read_json, write_json
+from secateur.eval.config import EvalConfig
+from secateur.eval.data import file_identity, protocol_file
+from secateur.eval.fast_lm import FastLM
+from secateur.eval.generations import Generations
+from secateur.eval.harness import TaskResults, harness_version, run_tasks
+from secateur.eval.hflm import COUNTERS, StoredHFLM
+from secateur.eval.parallel import World, barrier, world
+from secateur.eval.perplexity import check_windows, perplexity
+from secateur.eval.prefix import PrefixReuse
+from secateur.eval.protocols import WORD_PERPLEXITY, Protocol, protocols
+from secateur.eval.record import Metric
+from secateur.eval.store import Store
+from secateur.eval.tasks import load_tasks
+from secateur.eval.tokens import tokenizer_identity
+from secateur.eval.word_perplexity import word_perplexity
+from secateur.pruning.documents import stem_of
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 

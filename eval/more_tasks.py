@@ -11,10 +11,10 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry
 
-from eval.data import own_tasks
-from eval.quiet import quiet
-from eval.stored_task import StoredTask
-from pruning.errors import ConfigError, DataError
+from secateur.eval.data import own_tasks
+from secateur.eval.quiet import quiet
+from secateur.eval.stored_task import StoredTask
+from secateur.pruning.errors import ConfigError, DataError
 
 STRUCTURE = ("tag", "group", "task_list")
 """Keys of a task file that say where the task belongs, not what it is."""

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.config import EvalConfig
-from eval.fast_lm import FastLM, score_pairs
-from eval.harness import run_tasks
-from eval.hflm import StoredHFLM
-from eval.tasks import load_tasks
+from secateur.eval.config import EvalConfig
+from secateur.eval.fast_lm import FastLM, score_pairs
+from secateur.eval.harness import run_tasks
+from secateur.eval.hflm import StoredHFLM
+from secateur.eval.tasks import load_tasks
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.trie import Trees
+from secateur.eval.trie import Trees
 
 
 @dataclass(frozen=True)

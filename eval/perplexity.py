@@ -21,16 +21,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eval.backbone import Backbone, NotSeparable, context_length, take_apart
-from eval.config import EvalConfig
-from eval.data import HUB_TEXTS, protocol_file
-from eval.parallel import add_up, world
-from eval.protocols import Protocol, protocols
-from eval.record import Metric
-from pruning.documents import document_tokens, read_texts, single_breaks
-from pruning.errors import DataError
-from pruning.health import sick_weights
-from pruning.progress import Bar
+from secateur.eval.backbone import Backbone, NotSeparable, context_length, take_apart
+from secateur.eval.config import EvalConfig
+from secateur.eval.data import HUB_TEXTS, protocol_file
+from secateur.eval.parallel import add_up, world
+from secateur.eval.protocols import Protocol, protocols
+from secateur.eval.record import Metric
+from secateur.pruning.documents import document_tokens, read_texts, single_breaks
+from secateur.pruning.errors import DataError
+from secateur.pruning.health import sick_weights
+from secateur.pruning.progress import Bar
 
 CPU_TOKENS, DEVICE_TOKENS = 1024, 8192
 LONG_TOKEN = 64

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.tokens import Encoded
-from eval.trie import MergeRule, Trees, build_trees
-from pruning.files import digest, write_atomic
+from secateur.eval.tokens import Encoded
+from secateur.eval.trie import MergeRule, Trees, build_trees
+from secateur.pruning.files import digest, write_atomic
 
 log = logging.getLogger(__name__)
 

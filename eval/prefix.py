@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from eval.attention import tree_attention
-from eval.packs import Pack, make_pack
-from eval.scoring import TreeScorer
-from eval.trie import Trees
-from pruning.files import digest, read_json, write_json
-from pruning.models.adapter import family_of
+from secateur.eval.attention import tree_attention
+from secateur.eval.packs import Pack, make_pack
+from secateur.eval.scoring import TreeScorer
+from secateur.eval.trie import Trees
+from secateur.pruning.files import digest, read_json, write_json
+from secateur.pruning.models.adapter import family_of
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eval.config import EvalConfig
-from pruning.documents import stem_of
-from pruning.errors import DataError
+from secateur.eval.config import EvalConfig
+from secateur.pruning.documents import stem_of
+from secateur.pruning.errors import DataError
 
 WORD_PERPLEXITY = "wikitext:word_perplexity"
 SPLITS = ("test", "validation", "train", "val", "valid")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pruning.config import Frozen
-from pruning.files import write_json
-from pruning.schema import read_typed
+from secateur.pruning.config import Frozen
+from secateur.pruning.files import write_json
+from secateur.pruning.schema import read_typed
 
 RECORD = "record.json"
 FAILED = "failed.json"

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from eval.code import code_fingerprint
-from eval.config import RunConfig
-from eval.identity import is_dense, model_identity
-from eval.measure import Measurements
-from eval.record import Failure, LayerReport, Parameters, RunRecord
-from pruning.config import identity
-from pruning.diagnosis import diagnose, gradient_figures
-from pruning.errors import SecateurError
-from pruning.pipeline import Pruned
-from pruning.provenance import now, peak_memory, provenance
+from secateur.eval.code import code_fingerprint
+from secateur.eval.config import RunConfig
+from secateur.eval.identity import is_dense, model_identity
+from secateur.eval.measure import Measurements
+from secateur.eval.record import Failure, LayerReport, Parameters, RunRecord
+from secateur.pruning.config import identity
+from secateur.pruning.diagnosis import diagnose, gradient_figures
+from secateur.pruning.errors import SecateurError
+from secateur.pruning.pipeline import Pruned
+from secateur.pruning.provenance import now, peak_memory, provenance
 
 
 def finished_record(

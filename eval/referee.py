@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.fast_lm import FastLM, score_pairs
-from eval.hflm import StoredHFLM
+from secateur.eval.fast_lm import FastLM, score_pairs
+from secateur.eval.hflm import StoredHFLM
 
 
 @dataclass(frozen=True)

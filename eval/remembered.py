@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from eval.config import TASKS, EvalConfig
-from pruning.errors import StorageError
-from pruning.files import read_json
-from pruning.overrides import write
+from secateur.eval.config import TASKS, EvalConfig
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import read_json
+from secateur.pruning.overrides import write
 
 FILE, ENTRY = "provenance.json", "evaluation"
 BUNDLED = "bundled"

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.attention import Kind, TreeMask, UnsupportedAttention, current, tree_attention
-from eval.attention_flex import available, warm_up
-from eval.backbone import Backbone, difference, take_apart
-from eval.packs import Pack, group, make_pack
-from eval.trie import MergeRule, Trees, build_trees
-from pruning.memory import out_of_memory
-from pruning.models.adapter import family_of
+from secateur.eval.attention import Kind, TreeMask, UnsupportedAttention, current, tree_attention
+from secateur.eval.attention_flex import available, warm_up
+from secateur.eval.backbone import Backbone, difference, take_apart
+from secateur.eval.packs import Pack, group, make_pack
+from secateur.eval.trie import MergeRule, Trees, build_trees
+from secateur.pruning.memory import out_of_memory
+from secateur.pruning.models.adapter import family_of
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eval.config import METRIC, EvalConfig
+from secateur.eval.config import METRIC, EvalConfig
 
 SEED = 20_240_229
 Z95 = 1.959964

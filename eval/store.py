@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pruning.files import digest, write_atomic, write_json
+from secateur.pruning.files import digest, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 

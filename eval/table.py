@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from eval.config import METRIC
-from eval.record import RECORD, Metric, RunRecord
+from secateur.eval.config import METRIC
+from secateur.eval.record import RECORD, Metric, RunRecord
 
 
 def print_run(record: RunRecord, dense: RunRecord | None, out: Path) -> None:

@@ -16,13 +16,13 @@ from jinja2.exceptions import TemplateError
 from lm_eval.api.group import Group
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from eval.config import EvalConfig
-from eval.data import data_digest, data_folder, file_identity, task_file
-from eval.quiet import quiet
-from eval.seven import SPLIT, STOCK
-from eval.stored_task import StoredTask
-from pruning.documents import TABLES, read_rows
-from pruning.errors import DataError
+from secateur.eval.config import EvalConfig
+from secateur.eval.data import data_digest, data_folder, file_identity, task_file
+from secateur.eval.quiet import quiet
+from secateur.eval.seven import SPLIT, STOCK
+from secateur.eval.stored_task import StoredTask
+from secateur.pruning.documents import TABLES, read_rows
+from secateur.pruning.errors import DataError
 
 SPLITS = ("training", "validation", "test", "fewshot")
 Settings = tuple[int | None, int | None]
@@ -85,7 +85,7 @@ def _others(
     name: str, tasks_path: str | None, folder: Path | None, settings: Settings, content: str
 ) -> tuple[dict[str, StoredTask], dict[str, Group]]:
     """Tasks and groups of a name that is none of the seven; `content` as above."""
-    from eval.more_tasks import find
+    from secateur.eval.more_tasks import find
 
     def make(stock: dict[str, Any]) -> StoredTask:
         return build(stock, settings, None if folder is None else split_files(folder, name, stock))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pruning.errors import DataError
+from secateur.pruning.errors import DataError
 
 Encoded = tuple[list[int], list[int]]
 _identities: dict[int, tuple[Any, str]] = {}

@@ -5,13 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from eval.config import EvalConfig
-from eval.data import data_folder, file_identity, task_file
-from eval.perplexity import texts_of
-from eval.protocols import protocols
-from eval.seven import TASKS
-from pruning.documents import read_rows
-from pruning.leaks import RUN, Excluded
+from secateur.eval.config import EvalConfig
+from secateur.eval.data import data_folder, file_identity, task_file
+from secateur.eval.perplexity import texts_of
+from secateur.eval.protocols import protocols
+from secateur.eval.seven import TASKS
+from secateur.pruning.documents import read_rows
+from secateur.pruning.leaks import RUN, Excluded
 
 SEVEN = frozenset(TASKS)
 CONTEXTS = ("passage", "ctx")
@@ -45,7 +45,7 @@ def _as_asked(config: EvalConfig, names: list[str]) -> list[tuple[str, ...]]:
     """Passages of tasks that only lm-eval reads: the hub's, and those beyond the seven as their prompts show them."""
     if not names:
         return []
-    from eval.tasks import load_tasks
+    from secateur.eval.tasks import load_tasks
 
     found: list[tuple[str, ...]] = []
     for name, task in load_tasks(config.model_copy(update={"tasks": tuple(names)})).items():

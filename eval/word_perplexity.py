@@ -12,15 +12,15 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from eval.backbone import context_length
-from eval.config import EvalConfig
-from eval.data import data_folder, file_identity, text_file
-from eval.hflm import StoredHFLM
-from eval.quiet import quiet
-from eval.record import Metric
-from pruning.documents import read_texts
-from pruning.errors import DataError
-from pruning.health import sick_weights
+from secateur.eval.backbone import context_length
+from secateur.eval.config import EvalConfig
+from secateur.eval.data import data_folder, file_identity, text_file
+from secateur.eval.hflm import StoredHFLM
+from secateur.eval.quiet import quiet
+from secateur.eval.record import Metric
+from secateur.pruning.documents import read_texts
+from secateur.pruning.errors import DataError
+from secateur.pruning.health import sick_weights
 
 TITLE = re.compile(r"^ = [^=].*[^=] = \n?$")
 MAX_LENGTH = 2048

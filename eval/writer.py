@@ -1,6 +1,7 @@
 """A local Transformers model as a writer: a JSON request on standard input, events as JSON lines on standard output.
 
-`python -m eval.writer` reads {path, head, lines, tail, max_tokens, temperature, seed, device} and writes, in order:
+`python -m secateur.eval.writer` reads {path, head, lines, tail, max_tokens, temperature, seed, device}
+and writes, in order:
 {"event": "loaded", "load_s"}, {"event": "prompt", "tokens", "lines", "context"}, {"event": "text", "text"} ...,
 {"event": "done", "finish", "tokens", "prompt_eval_s", "eval_s"}; or {"event": "error", "message"} and exit code 1.
 `lines` are dropped from the end until the prompt fits into the model's context. Nothing is fetched.
@@ -27,7 +28,7 @@ def main() -> int:
         out.write(json.dumps({"event": event, **facts}, ensure_ascii=False, allow_nan=False) + "\n")
         out.flush()
 
-    from pruning.errors import SecateurError
+    from secateur.pruning.errors import SecateurError
 
     try:
         _answer(json.load(sys.stdin), send)
@@ -74,8 +75,8 @@ def _load(path: str, device: str) -> tuple[Any, Any]:
     """Model and tokenizer of a folder; pruned checkpoints with our own code, no code of the folder, no pickle."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from pruning.errors import ModelError
-    from pruning.models.loading import load_pruned, resolve_device
+    from secateur.pruning.errors import ModelError
+    from secateur.pruning.models.loading import load_pruned, resolve_device
 
     folder = Path(path)
     if not (folder / "config.json").is_file():

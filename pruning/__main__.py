@@ -1,7 +1,7 @@
-"""`python -m pruning models|methods`: what exists. A whole run is `secateur run`."""
+"""`python -m secateur.pruning models|methods`: what exists. A whole run is `secateur run`."""
 
 import sys
 
-from secateur import main
+from secateur.command import main
 
 sys.exit(main(sys.argv[1:] or ["models"]))

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pruning.config import BudgetConfig, GuardConfig, MethodConfig, identity
-from pruning.errors import BudgetError, ConfigError
-from pruning.importance.scores import Scores
-from pruning.models.adapter import STRUCTURES, Structure
-from pruning.models.layout import Layout
-from pruning.plan import LayerPlan, PruningPlan
+from secateur.pruning.config import BudgetConfig, GuardConfig, MethodConfig, identity
+from secateur.pruning.errors import BudgetError, ConfigError
+from secateur.pruning.importance.scores import Scores
+from secateur.pruning.models.adapter import STRUCTURES, Structure
+from secateur.pruning.models.layout import Layout
+from secateur.pruning.plan import LayerPlan, PruningPlan
 
 
 @dataclass(frozen=True)

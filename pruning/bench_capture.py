@@ -1,6 +1,7 @@
 """Time and memory of the calibration pass against a plain backward pass that keeps all gradients.
 
-`python -m pruning.bench_capture [shape=llama100m] [device=cpu] [rounds=3] [samples=64] [length=128]` runs every side
+`python -m secateur.pruning.bench_capture [shape=llama100m] [device=cpu] [rounds=3] [samples=64] [length=128]`
+runs every side
 in processes of its own, in turn, and prints ratios. Random weights: speed does not depend on them. Memory is measured
 in runs of its own, where the C library returns freed blocks at once, so that the peak shows what is alive: activations,
 logits, gradients, accumulators. What waits at the borders of segments lies in a file.
@@ -20,15 +21,15 @@ from rich.table import Table
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pruning.calibration import Samples
-from pruning.capture.run import run_capture
-from pruning.capture.views import Level
-from pruning.config import CaptureConfig, TaylorConfig
-from pruning.importance import ESTIMATORS
-from pruning.memory import Meter
-from pruning.models.adapter import adapter_for, linear
-from pruning.models.layout import read_layout
-from pruning.models.loading import LoadedModel
+from secateur.pruning.calibration import Samples
+from secateur.pruning.capture.run import run_capture
+from secateur.pruning.capture.views import Level
+from secateur.pruning.config import CaptureConfig, TaylorConfig
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.memory import Meter
+from secateur.pruning.models.adapter import adapter_for, linear
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.models.loading import LoadedModel
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -149,7 +150,7 @@ def main(argv: list[str]) -> int:
 
 def _child(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
     """One side in a process of its own."""
-    command = [sys.executable, "-m", "pruning.bench_capture", *arguments]
+    command = [sys.executable, "-m", "secateur.pruning.bench_capture", *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, **environment}
     )

@@ -1,6 +1,7 @@
 """Time and memory of refit and second-order scores on one decoder layer as wide as Llama-3-8B's, random weights.
 
-`python -m pruning.bench_refit [parts=gram,solve,greedy] [tokens=1000] [seconds=FILE.json]` measures every step in a
+`python -m secateur.pruning.bench_refit [parts=gram,solve,greedy] [tokens=1000] [seconds=FILE.json]`
+measures every step in a
 process of its own, one after another, and prints what a whole model (32 layers) would take. What is measured at full
 width and what is extrapolated stands in the table. Needs up to 9 GB.
 
@@ -20,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pruning import least_squares
-from pruning.compensation.walk import activations, advance, start
-from pruning.config_method import CompensationConfig
-from pruning.greedy_removal import greedy_costs
-from pruning.memory import Meter
-from pruning.models.adapter import Structure, adapter_for
+from secateur.pruning import least_squares
+from secateur.pruning.compensation.walk import activations, advance, start
+from secateur.pruning.config_method import CompensationConfig
+from secateur.pruning.greedy_removal import greedy_costs
+from secateur.pruning.memory import Meter
+from secateur.pruning.models.adapter import Structure, adapter_for
 
 HIDDEN, CHANNELS, HEADS, KV_HEADS, LAYERS = 4096, 14336, 32, 8, 32
 FEATURES: dict[Structure, int] = {"attention": HIDDEN, "mlp": CHANNELS}
@@ -153,7 +154,13 @@ def main(argv: list[str]) -> int:
     console, found = Console(width=120), dict[str, Found]()
     for name in STEPS:
         if name.split("/")[0] in options["parts"].split(","):
-            command = [sys.executable, "-m", "pruning.bench_refit", f"step={name}", f"tokens={tokens}"]
+            command = [
+                sys.executable,
+                "-m",
+                "secateur.pruning.bench_refit",
+                f"step={name}",
+                f"tokens={tokens}",
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[name] = json.loads(done.stdout.splitlines()[-1])
             console.print(f"{name}: {found[name]['cpu']:.1f} CPU s, {found[name]['bytes'] / 1e9:.2f} GB")

@@ -1,6 +1,7 @@
 """Saving a model against a plain `cp` of as many bytes, all flushed to disk.
 
-`python -m pruning.bench_save [shape=llama100m] [rounds=3] [shard=BYTES]` alternates the copy, Transformers' own way and
+`python -m secateur.pruning.bench_save [shape=llama100m] [rounds=3] [shard=BYTES]` alternates the copy, Transformers'
+own way and
 ours, in one file and in files of `shard` bytes (a quarter of the model by default); medians, and ratios to `cp`.
 """
 
@@ -17,9 +18,9 @@ from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
-from pruning import shards
-from pruning.bench_capture import build
-from pruning.shards import save_weights
+from secateur.pruning import shards
+from secateur.pruning.bench_capture import build
+from secateur.pruning.shards import save_weights
 
 
 def flushed(folder: Path) -> None:

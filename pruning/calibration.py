@@ -17,13 +17,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pruning.config import RESULT_VERSION, CalibrationConfig, TaylorConfig, identity
-from pruning.documents import document_tokens, read_texts, single_breaks
-from pruning.errors import DataError, StorageError
-from pruning.files import digest, write_atomic
-from pruning.identity import calibration_fingerprint
-from pruning.leaks import NOTHING, Excluded, copies, leaked
-from pruning.tensors import disk_errors
+from secateur.pruning.config import RESULT_VERSION, CalibrationConfig, TaylorConfig, identity
+from secateur.pruning.documents import document_tokens, read_texts, single_breaks
+from secateur.pruning.errors import DataError, StorageError
+from secateur.pruning.files import digest, write_atomic
+from secateur.pruning.identity import calibration_fingerprint
+from secateur.pruning.leaks import NOTHING, Excluded, copies, leaked
+from secateur.pruning.tensors import disk_errors
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _samples(ids: torch.Tensor, lengths: torch.Tensor, left_out: torch.Tensor) -
 def _documents(config: CalibrationConfig, taylor: TaylorConfig) -> list[str]:
     """All documents of the source, in its own order."""
     if config.source == "world":
-        from pruning.world.text import calibration_documents
+        from secateur.pruning.world.text import calibration_documents
 
         return calibration_documents(config.seed, 64 + taylor.num_samples * taylor.seq_len // 8)
     assert config.path is not None

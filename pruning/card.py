@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pruning.plan import PruningPlan
+from secateur.pruning.plan import PruningPlan
 
 CARD = """---
 library_name: transformers
@@ -24,7 +24,7 @@ model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER", trust_remote_code=Tr
 ```
 
 It needs transformers 5.14 or later and no secateur; the code that is trusted is `modeling_pruned.py` in this folder.
-With secateur, and without trusting the folder: `pruning.checkpoint.load_pruned("THIS_FOLDER")`.
+With secateur, and without trusting the folder: `secateur.pruning.checkpoint.load_pruned("THIS_FOLDER")`.
 
 ## What Transformers may say
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from transformers import MODEL_MAPPING
 
-from pruning.card import write_card
-from pruning.errors import StorageError
-from pruning.files import new_directory, write_json
-from pruning.models import modeling_pruned
-from pruning.models.loading import load_pruned
-from pruning.models.modeling_pruned import PREFIX
-from pruning.plan import PruningPlan
-from pruning.shards import save_weights
-from pruning.tensors import disk_errors
+from secateur.pruning.card import write_card
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import new_directory, write_json
+from secateur.pruning.models import modeling_pruned
+from secateur.pruning.models.loading import load_pruned
+from secateur.pruning.models.modeling_pruned import PREFIX
+from secateur.pruning.plan import PruningPlan
+from secateur.pruning.shards import save_weights
+from secateur.pruning.tensors import disk_errors
 
 CODE = "modeling_pruned.py"
 __all__ = ["load_pruned", "save_pruned"]

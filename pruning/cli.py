@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from pruning.compose import describe, options
+from secateur.pruning.compose import describe, options
 
 MODELS_HELP = """secateur models: model families and configs that exist
 
@@ -20,7 +20,7 @@ def models(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(MODELS_HELP)
         return 0
-    from pruning.models.adapter import load_families
+    from secateur.pruning.models.adapter import load_families
 
     families = Table(title="Families (config.model_type)")
     for column in ("type", "name", "notes"):
@@ -38,7 +38,7 @@ def methods(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(METHODS_HELP)
         return 0
-    from pruning.importance import ESTIMATORS
+    from secateur.pruning.importance import ESTIMATORS
 
     rules = Table(title="Estimators (method.estimator=NAME)")
     for column in ("estimator", "needs", "what", "source"):

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
-import conf
-from pruning.errors import ConfigError
-from pruning.overrides import parse
+from secateur import conf
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.overrides import parse
 
 CONF_DIR = Path(conf.__file__).resolve().parent
 

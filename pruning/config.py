@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from pruning.config_method import MethodConfig, PriorKind
-from pruning.files import digest
-from pruning.levels import estimator_names
-from pruning.naming import folder_name
-from pruning.schema import LOCAL, Frozen, identity, validate
+from secateur.pruning.config_method import MethodConfig, PriorKind
+from secateur.pruning.files import digest
+from secateur.pruning.levels import estimator_names
+from secateur.pruning.naming import folder_name
+from secateur.pruning.schema import LOCAL, Frozen, identity, validate
 
 __all__ = [
     "LOCAL",

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pruning.levels import estimator_names
-from pruning.schema import LOCAL, Frozen
+from secateur.pruning.levels import estimator_names
+from secateur.pruning.schema import LOCAL, Frozen
 
 PriorKind = Literal["none", "loss", "cosine", "gate"]
 SECOND_ORDER = "surgeon"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pruning.models.adapter import STRUCTURES, Structure
-from pruning.plan import PruningPlan
+from secateur.pruning.models.adapter import STRUCTURES, Structure
+from secateur.pruning.plan import PruningPlan
 
 LABELS: dict[Structure, str] = {"attention": "attention", "mlp": "MLP"}
 FIGURES = {"mean": "mean_abs", "norm": "l2", "std": "std", "max": "max_abs"}

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pruning.errors import DataError
+from secateur.pruning.errors import DataError
 
 PROSE = (".txt", ".md")
 LINES = (".jsonl", ".ndjson", ".json")

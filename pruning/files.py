@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pruning.errors import StorageError
+from secateur.pruning.errors import StorageError
 
 TEMPORARY = ".tmp"
 """How the names of files and folders end that are being written."""

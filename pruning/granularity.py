@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from pruning.errors import BudgetError
-from pruning.models.layout import Layout
-from pruning.plan import PruningPlan
+from secateur.pruning.errors import BudgetError
+from secateur.pruning.models.layout import Layout
+from secateur.pruning.plan import PruningPlan
 
 DIGITS = range(3, 16)
 """Decimals that a ratio is written with: as few as name one number of parameters."""

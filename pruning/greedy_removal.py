@@ -15,8 +15,8 @@ import logging
 
 import torch
 
-from pruning.errors import NumericsError
-from pruning.least_squares import damped, principal
+from secateur.pruning.errors import NumericsError
+from secateur.pruning.least_squares import damped, principal
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from pruning.errors import ModelError
+from secateur.pruning.errors import ModelError
 
 
 def sick_weights(model: Any) -> str:

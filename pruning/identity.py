@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pruning.config import CalibrationConfig, ModelConfig
-from pruning.documents import check_file
-from pruning.errors import ConfigError, ModelError
-from pruning.files import digest, file_digest
+from secateur.pruning.config import CalibrationConfig, ModelConfig
+from secateur.pruning.documents import check_file
+from secateur.pruning.errors import ConfigError, ModelError
+from secateur.pruning.files import digest, file_digest
 
 BUNDLED = "bundled:"
 _WHOLE = 64 * 2**20
@@ -19,7 +19,7 @@ def model_folder(config: ModelConfig) -> Path | None:
         ConfigError: `bundled:NAME` names no shipped model.
     """
     if config.path.startswith(BUNDLED):
-        from pruning.world.bundle import model_dir
+        from secateur.pruning.world.bundle import model_dir
 
         try:
             return model_dir(config.path.removeprefix(BUNDLED))

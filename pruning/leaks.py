@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pruning.words import Words, plain, words_of
+from secateur.pruning.words import Words, plain, words_of
 
 RUN, SHORTEST = 13, 8
 """Words of a run that is compared, and words of the shortest text that is looked for inside others."""

@@ -22,7 +22,7 @@ def configure_logging(verbose: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for name in ("pruning", "eval", "slurm", "analysis"):
+    for name in ("secateur",):
         main = os.environ.get("RANK", "0") == "0"  # of several workers one speaks
         logging.getLogger(name).setLevel(
             logging.DEBUG if verbose else logging.INFO if main else logging.WARNING

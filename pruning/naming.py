@@ -3,7 +3,7 @@
 import unicodedata
 from pathlib import PurePath
 
-from pruning.files import digest
+from secateur.pruning.files import digest
 
 LONGEST = 96
 """Bytes of a name in UTF-8: with method, sizes and digest behind it a run's folder stays below 255."""

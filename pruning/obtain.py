@@ -8,19 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from pruning.calibration import Samples, load_samples
-from pruning.capture.cache import CaptureCache
-from pruning.capture.result import Capture
-from pruning.capture.run import run_capture
-from pruning.capture.views import Level
-from pruning.capture.workers import Workers
-from pruning.config import PruneConfig, capture_identity
-from pruning.errors import ConfigError, ModelError
-from pruning.files import digest
-from pruning.identity import calibration_fingerprint
-from pruning.importance import ESTIMATORS, estimator
-from pruning.leaks import Excluded
-from pruning.models.loading import LoadedModel
+from secateur.pruning.calibration import Samples, load_samples
+from secateur.pruning.capture.cache import CaptureCache
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.run import run_capture
+from secateur.pruning.capture.views import Level
+from secateur.pruning.capture.workers import Workers
+from secateur.pruning.config import PruneConfig, capture_identity
+from secateur.pruning.errors import ConfigError, ModelError
+from secateur.pruning.files import digest
+from secateur.pruning.identity import calibration_fingerprint
+from secateur.pruning.importance import ESTIMATORS, estimator
+from secateur.pruning.leaks import Excluded
+from secateur.pruning.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from pruning.errors import ConfigError
+from secateur.pruning.errors import ConfigError
 
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@%+-]*(?<!:)")
 RESERVED = {"null", "true", "false", "nan", "inf"}

@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from pruning.allocation import make_plan, step_of
-from pruning.capture.result import Capture
-from pruning.config import PruneConfig
-from pruning.errors import NumericsError
-from pruning.granularity import missed
-from pruning.health import refuse_sick
-from pruning.importance.scores import Scores, final_scores, needs_capture
-from pruning.leaks import NOTHING, Excluded
-from pruning.models.adapter import STRUCTURES
-from pruning.models.loading import LoadedModel, load, resolve_device
-from pruning.obtain import obtain_capture, samples_for
-from pruning.plan import PruningPlan, whole
-from pruning.repair import cut
-from pruning.schedule import in_dense_units, ratios
-from pruning.search import search
-from pruning.stages import Stages
+from secateur.pruning.allocation import make_plan, step_of
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.config import PruneConfig
+from secateur.pruning.errors import NumericsError
+from secateur.pruning.granularity import missed
+from secateur.pruning.health import refuse_sick
+from secateur.pruning.importance.scores import Scores, final_scores, needs_capture
+from secateur.pruning.leaks import NOTHING, Excluded
+from secateur.pruning.models.adapter import STRUCTURES
+from secateur.pruning.models.loading import LoadedModel, load, resolve_device
+from secateur.pruning.obtain import obtain_capture, samples_for
+from secateur.pruning.plan import PruningPlan, whole
+from secateur.pruning.repair import cut
+from secateur.pruning.schedule import in_dense_units, ratios
+from secateur.pruning.search import search
+from secateur.pruning.stages import Stages
 
 log = logging.getLogger(__name__)
 Announce = Callable[[str], None]

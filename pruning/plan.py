@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pruning.errors import StorageError
-from pruning.files import read_json, write_json
-from pruning.models.adapter import STRUCTURES, Structure
-from pruning.models.layout import Layout
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import read_json, write_json
+from secateur.pruning.models.adapter import STRUCTURES, Structure
+from secateur.pruning.models.layout import Layout
 
 PLAN_SCHEMA = 1
 

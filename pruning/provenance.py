@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from secateur import __version__
+
 PACKAGES = (
     "torch",
     "transformers",
@@ -38,7 +40,7 @@ def code_version() -> dict[str, Any]:
         commit = _git(root, "rev-parse", "HEAD")
         status = _git(root, "status", "--porcelain", "--untracked-files=no")
         dirty = None if status is None else bool(status)
-    return {"secateur": _version("secateur"), "commit": commit, "dirty": dirty}
+    return {"secateur": __version__, "commit": commit, "dirty": dirty}
 
 
 def provenance() -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from pruning.compensation.refit import cut_and_refit
-from pruning.config import PruneConfig
-from pruning.leaks import Excluded
-from pruning.models.loading import LoadedModel, load
-from pruning.obtain import samples_for
-from pruning.plan import PruningPlan
-from pruning.progress import Bar
-from pruning.surgery import prune
+from secateur.pruning.compensation.refit import cut_and_refit
+from secateur.pruning.config import PruneConfig
+from secateur.pruning.leaks import Excluded
+from secateur.pruning.models.loading import LoadedModel, load
+from secateur.pruning.obtain import samples_for
+from secateur.pruning.plan import PruningPlan
+from secateur.pruning.progress import Bar
+from secateur.pruning.surgery import prune
 
 
 def cut(config: PruneConfig, loaded: LoadedModel, plan: PruningPlan, exclude: Excluded) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from itertools import accumulate, repeat
 
 import numpy as np
 
-from pruning.config_method import ScheduleConfig
-from pruning.importance.scores import Scores
-from pruning.models.adapter import Structure
-from pruning.plan import PruningPlan
+from secateur.pruning.config_method import ScheduleConfig
+from secateur.pruning.importance.scores import Scores
+from secateur.pruning.models.adapter import Structure
+from secateur.pruning.plan import PruningPlan
 
 CLOSE = 1e-9
 """Shares of parameters that differ by less are the same."""

@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pruning.errors import ConfigError, StorageError
-from pruning.files import read_json
+from secateur.pruning.errors import ConfigError, StorageError
+from secateur.pruning.files import read_json
 
 LOCAL: dict[str, Any] = {"identity": False}
 C = TypeVar("C", bound=BaseModel)

@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning.allocation import make_plan
-from pruning.capture.loss import ROWS, next_token_loss
-from pruning.config import PruneConfig
-from pruning.files import digest, read_json, write_json
-from pruning.importance.scores import Scores
-from pruning.leaks import Excluded
-from pruning.models.adapter import STRUCTURES, Structure
-from pruning.models.head import Head
-from pruning.models.loading import LoadedModel
-from pruning.obtain import cache_folder, samples_for
-from pruning.plan import PruningPlan
-from pruning.progress import Bar
-from pruning.repair import cut
+from secateur.pruning.allocation import make_plan
+from secateur.pruning.capture.loss import ROWS, next_token_loss
+from secateur.pruning.config import PruneConfig
+from secateur.pruning.files import digest, read_json, write_json
+from secateur.pruning.importance.scores import Scores
+from secateur.pruning.leaks import Excluded
+from secateur.pruning.models.adapter import STRUCTURES, Structure
+from secateur.pruning.models.head import Head
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.obtain import cache_folder, samples_for
+from secateur.pruning.plan import PruningPlan
+from secateur.pruning.progress import Bar
+from secateur.pruning.repair import cut
 
 log = logging.getLogger(__name__)
 STEPS = (0.7, 0.35, 0.18)

@@ -12,21 +12,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pruning.capture.workers import Workers
-from pruning.config import PruneConfig, identity
-from pruning.config_method import ScheduleConfig
-from pruning.errors import StorageError
-from pruning.files import digest, new_directory
-from pruning.importance.scores import needs_capture
-from pruning.leaks import Excluded
-from pruning.models.adapter import STRUCTURES, linear
-from pruning.models.layout import read_layout
-from pruning.models.loading import LoadedModel
-from pruning.models.modeling_pruned import give_bias
-from pruning.obtain import cache_folder, capture_key
-from pruning.plan import PruningPlan
-from pruning.surgery import prune
-from pruning.tensors import disk_errors
+from secateur.pruning.capture.workers import Workers
+from secateur.pruning.config import PruneConfig, identity
+from secateur.pruning.config_method import ScheduleConfig
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import digest, new_directory
+from secateur.pruning.importance.scores import needs_capture
+from secateur.pruning.leaks import Excluded
+from secateur.pruning.models.adapter import STRUCTURES, linear
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.models.modeling_pruned import give_bias
+from secateur.pruning.obtain import cache_folder, capture_key
+from secateur.pruning.plan import PruningPlan
+from secateur.pruning.surgery import prune
+from secateur.pruning.tensors import disk_errors
 
 log = logging.getLogger(__name__)
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.errors import ModelError
-from pruning.models.adapter import STRUCTURES, ModelAdapter, Projection, Structure, linear
-from pruning.models.layout import heads_of, read_layout
-from pruning.models.modeling_pruned import (
+from secateur.pruning.errors import ModelError
+from secateur.pruning.models.adapter import STRUCTURES, ModelAdapter, Projection, Structure, linear
+from secateur.pruning.models.layout import heads_of, read_layout
+from secateur.pruning.models.modeling_pruned import (
     assign_cache_slots,
     count_units,
     drop_blocks,
     get_geometry,
     set_geometry,
 )
-from pruning.plan import LayerPlan, PruningPlan
+from secateur.pruning.plan import LayerPlan, PruningPlan
 
 
 def prune(model: nn.Module, adapter: ModelAdapter, plan: PruningPlan) -> nn.Module:

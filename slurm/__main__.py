@@ -1,8 +1,8 @@
-"""`python -m slurm ...` is `secateur grid ...`."""
+"""`python -m secateur.slurm ...` is `secateur grid ...`."""
 
 import sys
 
-import secateur
+from secateur.command import main
 
 if __name__ == "__main__":
-    sys.exit(secateur.main(["grid", *sys.argv[1:]]))
+    sys.exit(main(["grid", *sys.argv[1:]]))

@@ -5,8 +5,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import OverrideType, QuotedString, Transformer
 
-from pruning import overrides
-from pruning.errors import ConfigError
+from secateur.pruning import overrides
+from secateur.pruning.errors import ConfigError
 
 
 @dataclass(frozen=True)

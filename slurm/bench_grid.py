@@ -1,4 +1,4 @@
-"""`python -m slurm.bench_grid`: the gradient work of a grid, shared against one pass per run, with the real commands.
+"""`python -m secateur.slurm.bench_grid`: the gradient work of a grid, shared or once per run, with the real commands.
 
 Both sides run here, one after the other, each in one process, with the same sizes. The shared side is the plan that
 `secateur grid` makes. On the other side every run has a cache of its own and its pass computes no more than this run
@@ -14,21 +14,21 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from eval.record import RECORD
-from pruning.errors import SecateurError
-from pruning.files import dumps, read_json
-from slurm.arguments import parse
-from slurm.grid import build, load_grid
-from slurm.plan import Plan
-from slurm.show import console
-from slurm.worker import environment
+from secateur.eval.record import RECORD
+from secateur.pruning.errors import SecateurError
+from secateur.pruning.files import dumps, read_json
+from secateur.slurm.arguments import parse
+from secateur.slurm.grid import build, load_grid
+from secateur.slurm.plan import Plan
+from secateur.slurm.show import console
+from secateur.slurm.worker import environment
 
 
 class BenchError(SecateurError):
     """A task of the benchmark failed."""
 
 
-LOOP = "import json, sys, secateur; sys.exit(max(map(secateur.main, json.load(sys.stdin))))"
+LOOP = "import json, sys, secateur.command; sys.exit(max(map(secateur.command.main, json.load(sys.stdin))))"
 """One process that does command after command, so that the start of processes is not what is compared."""
 
 
@@ -53,7 +53,7 @@ class Side:
 
 def main(argv: list[str] | None = None) -> int:
     """Run both sides and print the ratios; exit code 1 when the shared side is not five times cheaper."""
-    parser = argparse.ArgumentParser(prog="python -m slurm.bench_grid", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m secateur.slurm.bench_grid", description=__doc__)
     parser.add_argument("--grid", default="tiny_sweep45")
     parser.add_argument("--keep", type=Path, help="folder for the runs (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="write the figures here too")

@@ -17,9 +17,9 @@ from uuid import uuid4
 import psutil
 from pydantic import ValidationError
 
-from pruning.config import Frozen
-from pruning.errors import StorageError
-from pruning.files import dumps
+from secateur.pruning.config import Frozen
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import dumps
 
 HEARTBEAT = 20.0
 """Seconds between two signs of life of an owner."""

@@ -5,23 +5,23 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from pruning.config import validate
-from pruning.errors import ConfigError, StorageError
-from pruning.files import dumps, read_json
-from slurm import queue
-from slurm.arguments import Arguments, parse
-from slurm.claims import Owner
-from slurm.config import GridConfig
-from slurm.estimate import as_json
-from slurm.foreign import find_foreign, settle
-from slurm.grid import build, load_grid, load_slurm
-from slurm.helptext import CANCEL, GRID, LOGS, RETRY, STATUS
-from slurm.launch import choose, follow, launch, look
-from slurm.local import side_by_side
-from slurm.plan import Plan, find_plans, load_plan, save_plan
-from slurm.preflight import check, refuse
-from slurm.show import console, detail_lines, plan_table, status_table, task_lines
-from slurm.state import log_path
+from secateur.pruning.config import validate
+from secateur.pruning.errors import ConfigError, StorageError
+from secateur.pruning.files import dumps, read_json
+from secateur.slurm import queue
+from secateur.slurm.arguments import Arguments, parse
+from secateur.slurm.claims import Owner
+from secateur.slurm.config import GridConfig
+from secateur.slurm.estimate import as_json
+from secateur.slurm.foreign import find_foreign, settle
+from secateur.slurm.grid import build, load_grid, load_slurm
+from secateur.slurm.helptext import CANCEL, GRID, LOGS, RETRY, STATUS
+from secateur.slurm.launch import choose, follow, launch, look
+from secateur.slurm.local import side_by_side
+from secateur.slurm.plan import Plan, find_plans, load_plan, save_plan
+from secateur.slurm.preflight import check, refuse
+from secateur.slurm.show import console, detail_lines, plan_table, status_table, task_lines
+from secateur.slurm.state import log_path
 
 OWN = {"grid", "launcher", "workers", "slurm", "out", "foreign", "threads"}
 """Keys of this command; every other key belongs to the runs."""

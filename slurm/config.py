@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from pruning.config import Frozen
+from secateur.pruning.config import Frozen
 
 Values = dict[str, Any]
 """Config keys (groups or dotted values) with what they are set to."""

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from slurm.overview import Overview, TaskView
+from secateur.slurm.overview import Overview, TaskView
 
 KEYS = {"capture": "capture_minutes", "run": "run_minutes", "baseline": "run_minutes"}
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from eval.code import library_versions
-from eval.record import RECORD
-from pruning.errors import SecateurError, StorageError
-from pruning.files import read_json
-from pruning.provenance import code_version
-from slurm.plan import Plan, Task
-from slurm.state import read_state, run_folder
+from secateur.eval.code import library_versions
+from secateur.eval.record import RECORD
+from secateur.pruning.errors import SecateurError, StorageError
+from secateur.pruning.files import read_json
+from secateur.pruning.provenance import code_version
+from secateur.slurm.plan import Plan, Task
+from secateur.slurm.state import read_state, run_folder
 
 ASIDE = ".replaced"
 """Hidden folder below `OUT` for runs that were set aside; analysis does not look into it."""

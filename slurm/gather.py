@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from eval.record import ANSWERS, FAILED, RECORD
-from pruning.errors import StorageError
-from slurm.plan import Plan
-from slurm.state import record_digest, run_folder
+from secateur.eval.record import ANSWERS, FAILED, RECORD
+from secateur.pruning.errors import StorageError
+from secateur.slurm.plan import Plan
+from secateur.slurm.state import record_digest, run_folder
 
 FOLDER = ".runs"
 """Hidden, so that an analysis of the whole `out=DIR` does not read the records twice."""

@@ -7,20 +7,20 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from eval.code import code_fingerprint
-from eval.config import RunConfig
-from eval.identity import calibration_identity, dense_config, is_dense, model_identity, run_id
-from eval.protocols import protocols
-from pruning.compose import CONF_DIR, options
-from pruning.config import capture_identity, validate
-from pruning.errors import ConfigError
-from pruning.files import digest
-from pruning.levels import Level, level_of
-from pruning.naming import safe_name
-from slurm.config import GridConfig, SlurmConfig, Values
-from slurm.gather import FOLDER, REPORT
-from slurm.plan import Plan, Task
-from slurm.points import Composer, Point, expand, words
+from secateur.eval.code import code_fingerprint
+from secateur.eval.config import RunConfig
+from secateur.eval.identity import calibration_identity, dense_config, is_dense, model_identity, run_id
+from secateur.eval.protocols import protocols
+from secateur.pruning.compose import CONF_DIR, options
+from secateur.pruning.config import capture_identity, validate
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.files import digest
+from secateur.pruning.levels import Level, level_of
+from secateur.pruning.naming import safe_name
+from secateur.slurm.config import GridConfig, SlurmConfig, Values
+from secateur.slurm.gather import FOLDER, REPORT
+from secateur.slurm.plan import Plan, Task
+from secateur.slurm.points import Composer, Point, expand, words
 
 NOT_DENSE = ("method", "taylor", "budget", "guard", "capture", "calibration", "seed", "save_model")
 """First parts of keys that mean nothing for an unpruned model."""

@@ -7,13 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from pruning.errors import ConfigError
-from slurm import queue
-from slurm.local import Pool, slots, visible_gpus
-from slurm.overview import Overview, observe
-from slurm.plan import Plan, Task, find_plans, load_plan
-from slurm.show import console, detail_lines, event_line, live_view, status_table
-from slurm.submit import adopt, queued_as, submit
+from secateur.pruning.errors import ConfigError
+from secateur.slurm import queue
+from secateur.slurm.local import Pool, slots, visible_gpus
+from secateur.slurm.overview import Overview, observe
+from secateur.slurm.plan import Plan, Task, find_plans, load_plan
+from secateur.slurm.show import console, detail_lines, event_line, live_view, status_table
+from secateur.slurm.submit import adopt, queued_as, submit
 
 FOLLOW = 3.0
 """Seconds between two looks at the queue."""

@@ -1,4 +1,4 @@
-"""`python -m slurm.leash PARENT COMMAND...`: run a command that dies with the process that started it (Linux)."""
+"""`python -m secateur.slurm.leash PARENT COMMAND...`: run a command that dies with the one that started it (Linux)."""
 
 import ctypes
 import os

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
-from pruning.errors import ConfigError
-from pruning.files import write_json
-from slurm.claims import myself
-from slurm.overview import Overview
-from slurm.plan import ROOT, Plan, Task
-from slurm.state import finished, log_path
-from slurm.unstarted import ended_silently, never_started
-from slurm.worker import THREADS
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.files import write_json
+from secateur.slurm.claims import myself
+from secateur.slurm.overview import Overview
+from secateur.slurm.plan import ROOT, Plan, Task
+from secateur.slurm.state import finished, log_path
+from secateur.slurm.unstarted import ended_silently, never_started
+from secateur.slurm.worker import THREADS
 
 TICK = 0.1
 Report = Callable[[str, Task], None]
@@ -120,7 +120,7 @@ class Pool:
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [str(ROOT), environment.get("PYTHONPATH", "")])
         )
-        words = [sys.executable, "-P", "-m", "slurm.task", str(self.plan.path)]
+        words = [sys.executable, "-P", "-m", "secateur.slurm.task", str(self.plan.path)]
         words += [f"--task={task.id}", f"--parent={os.getpid()}"]
         log = log_path(self.plan, task.id)
         try:

@@ -7,13 +7,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pruning.errors import StorageError
-from pruning.files import read_json
-from slurm.claims import Owner, holder
-from slurm.plan import Plan, Task
-from slurm.queue import Job
-from slurm.state import TaskState, claim_folder, failure, finished, log_path, now, read_state, run_folder
-from slurm.unstarted import never_began
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import read_json
+from secateur.slurm.claims import Owner, holder
+from secateur.slurm.plan import Plan, Task
+from secateur.slurm.queue import Job
+from secateur.slurm.state import (
+    TaskState,
+    claim_folder,
+    failure,
+    finished,
+    log_path,
+    now,
+    read_state,
+    run_folder,
+)
+from secateur.slurm.unstarted import never_began
 
 Condition = Literal["done", "running", "queued", "failed", "blocked", "interrupted", "waiting"]
 ORDER: tuple[Condition, ...] = ("done", "running", "queued", "waiting", "interrupted", "blocked", "failed")

@@ -5,17 +5,18 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from pruning.config import Frozen
-from pruning.errors import StorageError
-from pruning.files import read_json, write_json
-from slurm.config import SlurmConfig
+import secateur
+from secateur.pruning.config import Frozen
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import read_json, write_json
+from secateur.slurm.config import SlurmConfig
 
 Kind = Literal["capture", "baseline", "run", "analysis"]
 STAGE: dict[Kind, str] = {"capture": "capture", "baseline": "run", "run": "run", "analysis": "analysis"}
 """Which entry of the cluster's resources a kind of task asks for."""
 
-ROOT = Path(__file__).resolve().parent.parent
-"""The folder that holds this code: jobs import it from here, whatever their working directory."""
+ROOT = Path(secateur.__file__).resolve().parent.parent
+"""The folder that holds `secateur`: jobs import it from here, whatever their working directory."""
 
 
 class Task(Frozen):

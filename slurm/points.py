@@ -5,12 +5,12 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from eval.config import RunConfig
-from pruning.compose import CONF_DIR, compose, register
-from pruning.config import validate
-from pruning.errors import ConfigError
-from pruning.overrides import write
-from slurm.config import GridConfig, Values
+from secateur.eval.config import RunConfig
+from secateur.pruning.compose import CONF_DIR, compose, register
+from secateur.pruning.config import validate
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.overrides import write
+from secateur.slurm.config import GridConfig, Values
 
 GROUPS = ("model", "calibration", "method", "eval", "experiment")
 COMPARISONS = (">=", "<=", "!=", ">", "<")

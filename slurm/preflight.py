@@ -6,11 +6,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.config import RunConfig
-from pruning.config import validate
-from pruning.errors import SecateurError
-from pruning.identity import BUNDLED, model_folder
-from slurm.plan import Plan
+from secateur.eval.config import RunConfig
+from secateur.pruning.config import validate
+from secateur.pruning.errors import SecateurError
+from secateur.pruning.identity import BUNDLED, model_folder
+from secateur.slurm.plan import Plan
 
 WEIGHTS = ("*.safetensors", "*.bin")
 RUN_BYTES = 4 * 2**20

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from pruning.errors import SecateurError
+from secateur.pruning.errors import SecateurError
 
 SECONDS = 30
 """Patience with the scheduler."""

@@ -6,10 +6,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from slurm.estimate import duration, estimate
-from slurm.gather import REPORT
-from slurm.overview import ORDER, Overview, TaskView
-from slurm.plan import Plan, Task
+from secateur.slurm.estimate import duration, estimate
+from secateur.slurm.gather import REPORT
+from secateur.slurm.overview import ORDER, Overview, TaskView
+from secateur.slurm.plan import Plan, Task
 
 KINDS = {"capture": "captures", "baseline": "baselines", "run": "runs", "analysis": "analysis"}
 COLOURS = {

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from eval.record import FAILED, RECORD
-from pruning.config import Frozen
-from pruning.errors import StorageError
-from pruning.files import digest, read_json, write_json
-from slurm.plan import Plan, Task
+from secateur.eval.record import FAILED, RECORD
+from secateur.pruning.config import Frozen
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import digest, read_json, write_json
+from secateur.slurm.plan import Plan, Task
 
 State = Literal["running", "done", "failed", "blocked", "requeued", "interrupted"]
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruning.config import Frozen
-from pruning.files import read_json, write_atomic, write_json
-from slurm import queue
-from slurm.overview import Overview
-from slurm.plan import ROOT, STAGE, Plan, Task
+from secateur.pruning.config import Frozen
+from secateur.pruning.files import read_json, write_atomic, write_json
+from secateur.slurm import queue
+from secateur.slurm.overview import Overview
+from secateur.slurm.plan import ROOT, STAGE, Plan, Task
 
 
 class Submission(Frozen):
@@ -150,7 +150,7 @@ def sbatch_arguments(plan: Plan, tasks: list[Task], name: str, dependency: str) 
 
 def script_text(plan: Plan, listing: Path) -> str:
     """The batch script of one array: set-up lines, then the runner in the shell's place, where signals reach it."""
-    runner = [sys.executable, "-P", "-m", "slurm.task", str(plan.path), "--array", str(listing)]
+    runner = [sys.executable, "-P", "-m", "secateur.slurm.task", str(plan.path), "--array", str(listing)]
     lines = [
         "#!/bin/bash",
         f"# grid {plan.grid}; SLURM_ARRAY_TASK_ID chooses the task in {listing.name}",

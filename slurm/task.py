@@ -1,4 +1,4 @@
-"""`python -m slurm.task PLAN --task ID | --array FILE`: do one task of a plan, once, whoever asks.
+"""`python -m secateur.slurm.task PLAN --task ID | --array FILE`: do one task of a plan, once, whoever asks.
 
 Exit codes: 0 done (by whomever), 1 failed, 3 blocked by a need that is not done, 75 stopped and to be continued.
 """
@@ -11,16 +11,16 @@ import sys
 import time
 from pathlib import Path
 
-from eval.code import code_fingerprint
-from eval.record import FAILED, RECORD
-from pruning.errors import SecateurError
-from pruning.files import read_json
-from slurm import queue
-from slurm.claims import HEARTBEAT, Claim, acquire, my_job
-from slurm.gather import gather
-from slurm.leash import die_with_parent
-from slurm.plan import Plan, Task, load_plan
-from slurm.state import (
+from secateur.eval.code import code_fingerprint
+from secateur.eval.record import FAILED, RECORD
+from secateur.pruning.errors import SecateurError
+from secateur.pruning.files import read_json
+from secateur.slurm import queue
+from secateur.slurm.claims import HEARTBEAT, Claim, acquire, my_job
+from secateur.slurm.gather import gather
+from secateur.slurm.leash import die_with_parent
+from secateur.slurm.plan import Plan, Task, load_plan
+from secateur.slurm.state import (
     Attempt,
     State,
     TaskState,
@@ -38,8 +38,8 @@ from slurm.state import (
     state_path,
     write_state,
 )  # fmt: skip
-from slurm.unstarted import NOT_BEGUN, record_failure
-from slurm.worker import Signals, how_it_ended, last_words, work
+from secateur.slurm.unstarted import NOT_BEGUN, record_failure
+from secateur.slurm.worker import Signals, how_it_ended, last_words, work
 
 DONE, FAIL, BLOCKED, CONTINUE = 0, 1, 3, 75
 
@@ -51,7 +51,7 @@ CODE_CHANGED = (
 
 def main(argv: list[str] | None = None) -> int:
     """Find the task and do it."""
-    parser = argparse.ArgumentParser(prog="python -m slurm.task", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m secateur.slurm.task", description=__doc__)
     parser.add_argument("plan", type=Path)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--task", help="id of the task")

@@ -3,13 +3,21 @@
 from contextlib import suppress
 from pathlib import Path
 
-from eval.record import Failure, RunRecord, write_record
-from pruning.errors import StorageError
-from slurm import queue
-from slurm.claims import holder
-from slurm.plan import Plan, Task
-from slurm.state import TaskState, claim_folder, finished, log_path, read_state, run_folder, write_state
-from slurm.worker import how_it_ended, last_words
+from secateur.eval.record import Failure, RunRecord, write_record
+from secateur.pruning.errors import StorageError
+from secateur.slurm import queue
+from secateur.slurm.claims import holder
+from secateur.slurm.plan import Plan, Task
+from secateur.slurm.state import (
+    TaskState,
+    claim_folder,
+    finished,
+    log_path,
+    read_state,
+    run_folder,
+    write_state,
+)
+from secateur.slurm.worker import how_it_ended, last_words
 
 NOT_BEGUN = "stopped before it began"
 """What a job says that ends without an attempt because it was asked to."""

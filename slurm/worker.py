@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from slurm.plan import ROOT, Plan, Task
-from slurm.state import log_path, now
+from secateur.slurm.plan import ROOT, Plan, Task
+from secateur.slurm.state import log_path, now
 
 GRACE = 10.0
 """Seconds that a worker gets between the request to stop and the kill."""
@@ -94,7 +94,7 @@ def work(plan: Plan, task: Task, signals: Signals, beat: Callable[[], None], eve
     with log.open("ab") as stream:
         stream.write(f"== {now():%Y-%m-%d %H:%M:%S} UTC {os.uname().nodename} {' '.join(line)}\n".encode())
         stream.flush()
-        leash = [sys.executable, "-P", "-m", "slurm.leash", str(os.getpid()), *line]
+        leash = [sys.executable, "-P", "-m", "secateur.slurm.leash", str(os.getpid()), *line]
         process = subprocess.Popen(
             leash, cwd=plan.cwd, env=environment(plan), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
             start_new_session=True,

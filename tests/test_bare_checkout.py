@@ -48,7 +48,7 @@ def test_children_are_started_by_module(root: Path) -> None:
     "words",
     [
         ("secateur", "methods"),
-        ("pruning.bench_capture", "shape=tiny", "side=taylor", "samples=4", "length=8"),
+        ("secateur.pruning.bench_capture", "shape=tiny", "side=taylor", "samples=4", "length=8"),
     ],
 )
 def test_commands_and_benches_run_by_pythonpath_alone(
@@ -73,7 +73,7 @@ def test_commands_and_benches_run_by_pythonpath_alone(
 
 
 def test_children_of_the_tests_find_this_checkout(root: Path, tmp_path: Path) -> None:
-    code = "import eval.record, os; print(os.path.dirname(os.path.dirname(eval.record.__file__)))"
+    code = "import secateur.eval.record, os; print(os.path.dirname(os.path.dirname(secateur.__file__)))"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         cwd=tmp_path,

@@ -22,8 +22,8 @@ class Wall(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Wall())
-import secateur
-sys.exit(secateur.main(sys.argv[1:]))
+import secateur.command
+sys.exit(secateur.command.main(sys.argv[1:]))
 """
 
 
@@ -76,8 +76,8 @@ def test_a_grid_of_records_is_followed_and_analysed_without_the_model_stack(
     root: Path, tmp_path: Path
 ) -> None:
     """What a laptop does with runs that were copied from a cluster."""
-    from slurm.grid import build, load_grid
-    from slurm.plan import save_plan
+    from secateur.slurm.grid import build, load_grid
+    from secateur.slurm.plan import save_plan
 
     out = tmp_path / "runs"
     plan = build(load_grid("tiny_sweep"), out, {"model": ("tiny_llama",)})
@@ -101,7 +101,7 @@ def test_a_grid_of_records_is_followed_and_analysed_without_the_model_stack(
 def counted(terminal: bool, root: Path) -> str:
     """What a count of three writes to standard error, on a terminal or a pipe."""
     code = (
-        "import time\nfrom pruning.progress import Bar\n"
+        "import time\nfrom secateur.pruning.progress import Bar\n"
         "with Bar('outer', 3) as outer, Bar('inner', 2) as inner, Bar('hidden', 2, show=False) as hidden:\n"
         "    for _ in range(3):\n        outer.advance(); inner.advance(); hidden.advance(); time.sleep(0.15)\n"
         "print('end')\n"

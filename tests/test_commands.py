@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import secateur
+from secateur.command import main
 
 WORKING = ("run", "capture", "bench", "grid", "analyze", "insight", "eval", "show", "compare", "logs")
 """Commands that would compute or have to be told what to look at."""
@@ -18,7 +18,7 @@ def test_a_command_alone_prints_its_usage(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert secateur.main([name]) == 2
+    assert main([name]) == 2
     assert f"secateur {name}" in capsys.readouterr().out
     assert not list(tmp_path.iterdir()), "nothing is started and nothing is written"
 
@@ -28,12 +28,12 @@ def test_flags_alone_say_nothing_of_what_to_run(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert secateur.main(["run", *words]) == 2
+    assert main(["run", *words]) == 2
     assert not list(tmp_path.iterdir())
 
 
 def test_the_config_alone_is_still_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert secateur.main(["run", "--cfg"]) == 0
+    assert main(["run", "--cfg"]) == 0
     assert "taylor:" in capsys.readouterr().out
 
 
@@ -86,7 +86,7 @@ def test_every_folder_with_files_is_listed_as_a_package(root: Path) -> None:
     """Setuptools warns of each folder of data files that is not, 27 times."""
     found = packages(root)
     files = [Path(name) for name in tracked(root, "pruning", "eval", "analysis", "slurm", "conf")]
-    wanted = {".".join(path.parent.parts) for path in files}
+    wanted = {".".join(("secateur", *path.parent.parts)) for path in files} | {"secateur"}
     assert wanted <= found
     assert not [name for name in found if "__pycache__" in name]
 
@@ -100,7 +100,7 @@ def test_the_wheel_builds_without_a_warning_and_holds_all_files(root: Path, tmp_
     copy = tmp_path / "copy"
     for name in tracked(root):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / name, copy / name)
+        shutil.copy2(root / name, copy / name, follow_symlinks=False)
     words = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "-w", str(tmp_path), str(copy)]
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     if "No matching distribution found for setuptools" in done.stdout + done.stderr:
@@ -109,4 +109,6 @@ def test_the_wheel_builds_without_a_warning_and_holds_all_files(root: Path, tmp_
     assert "_Warning" not in done.stdout + done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = set(wheel.namelist())
-    assert set(tracked(root, "pruning", "eval", "analysis", "slurm", "conf")) <= held
+    assert {
+        f"secateur/{name}" for name in tracked(root, "pruning", "eval", "analysis", "slurm", "conf")
+    } <= held

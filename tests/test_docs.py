@@ -27,7 +27,7 @@ def secateur(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def prepare(folder: Path) -> None:
     """The files that the README's own-model example names."""
-    from pruning.world.bundle import data_dir, model_dir
+    from secateur.pruning.world.bundle import data_dir, model_dir
 
     (folder / "MODEL_DIR").symlink_to(model_dir("tiny_llama"))
     rows = (data_dir() / "text" / "world" / "test.jsonl").read_text(encoding="utf-8").splitlines()
@@ -84,7 +84,7 @@ def test_far_commands_are_well_formed(
     name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs compose and validate, grids plan, without a model or a cluster."""
-    import secateur as command
+    from secateur import command
 
     monkeypatch.chdir(tmp_path)
     for line in commands(root / name):

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-import secateur
-from eval.config import METRIC, TASKS, RunConfig
-from eval.speed.config import SpeedConfig
-from pruning.compose import CONF_DIR, compose, describe, options, register
-from pruning.config import config_digest, estimator_names, identity, validate
-from pruning.importance import ESTIMATORS
-from pruning.models.adapter import PARTS, load_families
+from secateur.command import COMMANDS, main
+from secateur.eval.config import METRIC, TASKS, RunConfig
+from secateur.eval.speed.config import SpeedConfig
+from secateur.pruning.compose import CONF_DIR, compose, describe, options, register
+from secateur.pruning.config import config_digest, estimator_names, identity, validate
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.models.adapter import PARTS, load_families
 from tests.families import FAMILIES
 
 PACKAGES = ("pruning", "eval", "analysis", "slurm", "conf")
@@ -23,7 +23,15 @@ LOCAL = {"model": "local model.path=somewhere", "calibration": "text_file calibr
 
 
 @pytest.mark.parametrize(
-    "module", ["analysis.cli", "slurm.cli", "eval.record", "eval.config", "pruning.config", "secateur"]
+    "module",
+    [
+        "secateur.analysis.cli",
+        "secateur.slurm.cli",
+        "secateur.eval.record",
+        "secateur.eval.config",
+        "secateur.pruning.config",
+        "secateur",
+    ],
 )
 def test_light_modules_do_not_import_the_model_stack(module: str) -> None:
     code = (
@@ -103,15 +111,15 @@ def test_the_identity_forgets_places_and_labels() -> None:
 
 
 def test_every_command_exists_and_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in secateur.COMMANDS:
-        assert secateur.main([name, "--help"]) == 0, name
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0, name
         text = capsys.readouterr().out
         assert f"secateur {name}" in text, name
         assert "example" in text or name == "tasks", name
 
 
 def test_unknown_command_lists_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    assert secateur.main(["prune"]) == 2
+    assert main(["prune"]) == 2
     assert "commands: run" in capsys.readouterr().err
 
 
@@ -121,7 +129,7 @@ def test_models_methods_and_tasks_list_what_exists(capsys: pytest.CaptureFixture
         ("methods", ["blockwise", "taylor_gate", "fluctuation"]),
         ("tasks", ["hellaswag", "acc_norm", "wikitext2@2048/512-recount"]),
     ):
-        assert secateur.main([command]) == 0
+        assert main([command]) == 0
         text = capsys.readouterr().out
         assert all(word in text for word in words), command
 
@@ -153,7 +161,7 @@ def test_what_a_family_is_like_is_known_in_one_place(root: Path) -> None:
 
 def test_files_stay_short(root: Path) -> None:
     """300 lines at most, unless the reason stands at the top of the file."""
-    for package in PACKAGES:
+    for package in (*PACKAGES, "secateur"):
         for path in (root / package).rglob("*.py"):
             lines = path.read_text(encoding="utf-8").splitlines()
             assert len(lines) <= 300 or any("long because" in line for line in lines[:12]), (
@@ -163,7 +171,6 @@ def test_files_stay_short(root: Path) -> None:
 
 def test_top_level_names_have_one_owner() -> None:
     owners = packages_distributions()
+    assert set(owners.get("secateur", ["secateur"])) == {"secateur"}
     for name in PACKAGES:
-        assert set(owners.get(name, ["secateur"])) == {"secateur"}, (
-            f"{name} is also shipped by {owners[name]}"
-        )
+        assert "secateur" not in owners.get(name, []), f"{name} is ours outside of secateur"

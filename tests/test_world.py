@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pruning.world import data
-from pruning.world.bundle import MODELS, data_dir, model_dir
-from pruning.world.facts import WOMEN, world
-from pruning.world.items import chain_items, fact_items, how_to_items, what_happens_items
-from pruning.world.tasks import QUESTIONS, SPLITS, task_rows
-from pruning.world.text import calibration_documents, held_out_documents, training_documents
+from secateur.pruning.world import data
+from secateur.pruning.world.bundle import MODELS, data_dir, model_dir
+from secateur.pruning.world.facts import WOMEN, world
+from secateur.pruning.world.items import chain_items, fact_items, how_to_items, what_happens_items
+from secateur.pruning.world.tasks import QUESTIONS, SPLITS, task_rows
+from secateur.pruning.world.text import calibration_documents, held_out_documents, training_documents
 
 COLUMNS = {
     "boolq": {"question": str, "passage": str, "idx": int, "label": int},
@@ -91,7 +91,7 @@ def test_rebuilt_data_is_the_shipped_data():
 
 def test_data_and_text_do_not_depend_on_the_hash_seed():
     code = (
-        "import json, sys; from pruning.world import data; from pruning.world.text import *\n"
+        "import json, sys; from secateur.pruning.world import data; from secateur.pruning.world.text import *\n"
         "print(json.dumps([data.manifest(data.files()), calibration_documents(3, 50)]))\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )
@@ -233,7 +233,7 @@ def test_the_tokenizer_can_be_rebuilt_and_loses_nothing(name):
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
-    from pruning.world.tokenizer import BEGIN, BYTE_LEVEL_MODELS, build
+    from secateur.pruning.world.tokenizer import BEGIN, BYTE_LEVEL_MODELS, build
 
     rebuilt, stock = build(name), AutoTokenizer.from_pretrained(model_dir(name))
     shipped_one = Tokenizer.from_file(str(model_dir(name) / "tokenizer.json"))
@@ -254,7 +254,7 @@ def test_models_load_and_know_the_world(name):
     from tokenizers import Tokenizer
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from pruning.world.score import accuracy, perplexity
+    from secateur.pruning.world.score import accuracy, perplexity
 
     model = AutoModelForCausalLM.from_pretrained(model_dir(name))
     assert model.dtype == torch.float32

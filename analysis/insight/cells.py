@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis.insight.naming import describe
-from analysis.insight.units import Unit, find_unit
-from analysis.missing import is_missing
+from secateur.analysis.insight.naming import describe
+from secateur.analysis.insight.units import Unit, find_unit
+from secateur.analysis.missing import is_missing
 
 FIRST = 200
 """Words of a column that are looked at before all are."""

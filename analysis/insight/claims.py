@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.insight.datasets import KINDS, Dataset
-from analysis.insight.findings.base import Evidence, Finding, Number
-from analysis.insight.ingest import Ingested
-from analysis.insight.phenomena import Phenomenon, group
-from analysis.insight.tables import FILE, ROW
-from analysis.insight.units import Unit
+from secateur.analysis.insight.datasets import KINDS, Dataset
+from secateur.analysis.insight.findings.base import Evidence, Finding, Number
+from secateur.analysis.insight.ingest import Ingested
+from secateur.analysis.insight.phenomena import Phenomenon, group
+from secateur.analysis.insight.tables import FILE, ROW
+from secateur.analysis.insight.units import Unit
 
 LEVELS = 40
 """Distinct values of settings that are numbered."""

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from analysis.words import Words, parse, run
-from pruning.errors import ConfigError
+from secateur.analysis.words import Words, parse, run
+from secateur.pruning.errors import ConfigError
 
 USAGE = """\
 secateur insight: a written report over any folder of results, in which no number is invented
@@ -37,14 +37,14 @@ KEYS = ("dir", "out", "lang", "persona")
 
 def insight(argv: list[str]) -> int:
     """`secateur insight`: returns the exit code (2: the command line is wrong, 1: no usable input)."""
-    from analysis.insight.config import persona_names
+    from secateur.analysis.insight.config import persona_names
 
     return run(argv, USAGE.format(personas=", ".join(persona_names())), _insight)
 
 
 def _insight(argv: list[str]) -> None:
-    from analysis.insight.config import InsightConfig, WriterConfig
-    from pruning.config import validate
+    from secateur.analysis.insight.config import InsightConfig, WriterConfig
+    from secateur.pruning.config import validate
 
     options = [name for name in WriterConfig.model_fields if name != "kind"]
     words = parse(argv, (*KEYS, "writer", *(f"writer.{name}" for name in options)))
@@ -55,7 +55,7 @@ def _insight(argv: list[str]) -> None:
     if Path(config.out).resolve() == Path(config.dir).resolve():
         raise ConfigError(f"out={config.out}: is the folder that is read; give another one")
 
-    from analysis.insight.report import write_report
+    from secateur.analysis.insight.report import write_report
 
     report, paths = write_report(config)
     if report.fallback:

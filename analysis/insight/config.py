@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pruning.config import Frozen
-from pruning.errors import ConfigError
+from secateur.pruning.config import Frozen
+from secateur.pruning.errors import ConfigError
 
 PERSONAS = Path(__file__).resolve().parents[2] / "conf" / "insight"
 
@@ -74,7 +74,7 @@ def read_persona(name: str) -> Persona:
     """
     import yaml
 
-    from pruning.config import validate
+    from secateur.pruning.config import validate
 
     path = Path(name) if name.endswith((".yaml", ".yml")) else PERSONAS / f"{name}.yaml"
     try:

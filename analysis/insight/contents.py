@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from analysis.insight.claims import Facts
-from analysis.insight.config import InsightConfig, Persona
-from analysis.insight.datasets import Dataset
-from analysis.insight.findings.base import Finding
-from analysis.insight.guard import Checked
-from analysis.insight.ingest import Ingested
-from analysis.insight.prompt import Prompt
-from analysis.insight.streams import Written
+from secateur.analysis.insight.claims import Facts
+from secateur.analysis.insight.config import InsightConfig, Persona
+from secateur.analysis.insight.datasets import Dataset
+from secateur.analysis.insight.findings.base import Finding
+from secateur.analysis.insight.guard import Checked
+from secateur.analysis.insight.ingest import Ingested
+from secateur.analysis.insight.prompt import Prompt
+from secateur.analysis.insight.streams import Written
 
 
 @dataclass(frozen=True)

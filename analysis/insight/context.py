@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from analysis.insight.figures import Figure
+from secateur.analysis.insight.figures import Figure
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+|[。！？；;\n]")
 CLAUSE = re.compile(r"[,，:：—]|\s(?:while|whereas|but|versus|vs\.?|and)\s|而|但|以及")

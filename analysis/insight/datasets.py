@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.insight.ingest import DATE
-from analysis.insight.naming import Column, describe
-from analysis.insight.settled import Odd, converted, scaled, settle
-from analysis.insight.tables import FILE, ROW, Profile, Table
-from analysis.insight.units import SHARE, Unit
-from analysis.insight.walk import RUN
+from secateur.analysis.insight.ingest import DATE
+from secateur.analysis.insight.naming import Column, describe
+from secateur.analysis.insight.settled import Odd, converted, scaled, settle
+from secateur.analysis.insight.tables import FILE, ROW, Profile, Table
+from secateur.analysis.insight.units import SHARE, Unit
+from secateur.analysis.insight.walk import RUN
 
 TIME = "@time"
 TABLE = "table"

@@ -5,9 +5,9 @@ import threading
 import time
 from typing import Any
 
-from analysis.insight.config import WriterConfig
-from analysis.insight.prompt import Prompt
-from analysis.insight.streams import Stream, Timings, WriterError, Written, check_end, drain
+from secateur.analysis.insight.config import WriterConfig
+from secateur.analysis.insight.prompt import Prompt
+from secateur.analysis.insight.streams import Stream, Timings, WriterError, Written, check_end, drain
 
 
 def from_endpoint(config: WriterConfig, prompt: Prompt) -> Written:

@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as arrow_parquet
 
-from analysis.insight.datasets import TIME, Dataset
-from analysis.insight.tables import FILE, ROW
-from pruning.files import write_atomic
+from secateur.analysis.insight.datasets import TIME, Dataset
+from secateur.analysis.insight.tables import FILE, ROW
+from secateur.pruning.files import write_atomic
 
 SCHEMA = pa.schema([
     ("file", pa.dictionary(pa.int32(), pa.string())), ("dataset", pa.dictionary(pa.int32(), pa.string())),

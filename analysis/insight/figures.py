@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass, replace
 
-from analysis.insight.numerals import numerals
-from analysis.insight.units import UNITS, Unit
+from secateur.analysis.insight.numerals import numerals
+from secateur.analysis.insight.units import UNITS, Unit
 
 WORD_VALUES = {
     word: value

@@ -5,13 +5,13 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from analysis.insight.claims import Claim
-from analysis.insight.contents import Report
-from analysis.insight.datasets import KINDS, TIME
-from analysis.insight.ingest import DATE
-from analysis.insight.markup import cited
-from analysis.insight.numbers import show
-from analysis.insight.texts import Words
+from secateur.analysis.insight.claims import Claim
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.datasets import KINDS, TIME
+from secateur.analysis.insight.ingest import DATE
+from secateur.analysis.insight.markup import cited
+from secateur.analysis.insight.numbers import show
+from secateur.analysis.insight.texts import Words
 
 SHOWN = 50
 ALIKE = 3

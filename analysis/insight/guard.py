@@ -19,9 +19,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from analysis.insight.claims import Claim, Facts
-from analysis.insight.context import Around, around_of
-from analysis.insight.figures import Figure, find_figures, plain_digits
+from secateur.analysis.insight.claims import Claim, Facts
+from secateur.analysis.insight.context import Around, around_of
+from secateur.analysis.insight.figures import Figure, find_figures, plain_digits
 
 Reason = Literal["", "unknown", "context", "cited", "direction"]
 COARSEST = 0.15

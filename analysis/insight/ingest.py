@@ -5,16 +5,16 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analysis.insight.plain import UnreadableError, plain
-from analysis.insight.read_excel import read_excel
-from analysis.insight.read_json import read_json, read_jsonl
-from analysis.insight.read_markdown import read_markdown
-from analysis.insight.readers import read_csv, read_parquet, read_sqlite
-from analysis.insight.tables import Table
-from analysis.insight.walk import RUN, Source, walk
-from analysis.parallel import fork_map
-from pruning.errors import DataError
-from pruning.progress import Bar
+from secateur.analysis.insight.plain import UnreadableError, plain
+from secateur.analysis.insight.read_excel import read_excel
+from secateur.analysis.insight.read_json import read_json, read_jsonl
+from secateur.analysis.insight.read_markdown import read_markdown
+from secateur.analysis.insight.readers import read_csv, read_parquet, read_sqlite
+from secateur.analysis.insight.tables import Table
+from secateur.analysis.insight.walk import RUN, Source, walk
+from secateur.analysis.parallel import fork_map
+from secateur.pruning.errors import DataError
+from secateur.pruning.progress import Bar
 
 READERS = {
     "CSV": read_csv, "JSON": read_json, "JSONL": read_jsonl, "parquet": read_parquet, "SQLite": read_sqlite,
@@ -88,7 +88,7 @@ def ingest(folder: Path, out: Path) -> Ingested:
 def _records(sources: list[Source]) -> tuple[list[Table], dict[str, str], dict[str, str]]:
     if not sources:
         return [], {}, {}
-    from analysis.insight.read_records import read_records
+    from secateur.analysis.insight.read_records import read_records
 
     return read_records(sources)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from analysis.insight.naming import describe
+from secateur.analysis.insight.naming import describe
 
 Row = dict[str, Any]
 

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from analysis.insight.contents import Report
-from analysis.insight.texts import Words
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.texts import Words
 
 Tone = Literal["text", "warning", "note"]
 

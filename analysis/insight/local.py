@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import conf
-from analysis.insight.config import WriterConfig
-from analysis.insight.prompt import Prompt
-from analysis.insight.streams import Stream, Timings, WriterError, Written, check_end, drain
+import secateur
+from secateur.analysis.insight.config import WriterConfig
+from secateur.analysis.insight.prompt import Prompt
+from secateur.analysis.insight.streams import Stream, Timings, WriterError, Written, check_end, drain
 
 
 def from_folder(config: WriterConfig, prompt: Prompt) -> Written:
-    """Run `python -m eval.writer`: this package never imports torch."""
+    """Run `python -m secateur.eval.writer`: this package never imports torch."""
     stream = Stream()
-    root = str(Path(conf.__file__).resolve().parents[1])
+    root = str(Path(secateur.__file__).resolve().parents[1])
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
     request = {
         "path": str(Path(str(config.path)).resolve()), "head": prompt.system, "lines": list(prompt.lines),
@@ -29,8 +29,8 @@ def from_folder(config: WriterConfig, prompt: Prompt) -> Written:
     began = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "eval.writer"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=errors,
+            [sys.executable, "-P", "-m", "secateur.eval.writer"], env=env, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=errors,
         )  # fmt: skip
         stream.stop = process.kill
         threading.Thread(target=_feed, args=(process, json.dumps(request), stream), daemon=True).start()
@@ -78,6 +78,6 @@ def _feed(process: "subprocess.Popen[bytes]", request: str, stream: Stream) -> N
             else:
                 stream.put("fact", event)
         code = process.wait()
-        stream.put("end" if code in (0, 1) else "error", f"eval.writer ended with exit code {code}")
+        stream.put("end" if code in (0, 1) else "error", f"secateur.eval.writer ended with exit code {code}")
     except (OSError, ValueError, KeyError) as error:
-        stream.put("error", f"eval.writer: {error}")
+        stream.put("error", f"secateur.eval.writer: {error}")

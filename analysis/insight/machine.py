@@ -4,13 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from analysis.insight.claims import Claim
-from analysis.insight.contents import Report
-from analysis.insight.guard import Checked
-from analysis.insight.narrative import sentence
-from analysis.insight.texts import Words
-from analysis.insight.walk import MARK
-from pruning.files import write_json
+from secateur.analysis.insight.claims import Claim
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.guard import Checked
+from secateur.analysis.insight.narrative import sentence
+from secateur.analysis.insight.texts import Words
+from secateur.analysis.insight.walk import MARK
+from secateur.pruning.files import write_json
 
 
 def write_machine(path: Path, report: Report) -> None:

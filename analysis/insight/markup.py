@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from markdown_it import MarkdownIt
 
-from analysis.insight.context import CITED
-from analysis.insight.guard import Checked, Verdict
+from secateur.analysis.insight.context import CITED
+from secateur.analysis.insight.guard import Checked, Verdict
 
 OPEN, MIDDLE, CLOSE = "\ue000", "\ue001", "\ue002"
 PRIVATE = re.compile("[\ue000-\ue00f\0]")

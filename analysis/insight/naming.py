@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from analysis.insight.units import SHARE, Unit, split_name
+from secateur.analysis.insight.units import SHARE, Unit, split_name
 
 Role = Literal[
     "subject", "condition", "setting", "replicate", "measure", "spread", "time", "identity", "text"
@@ -45,7 +45,7 @@ class _Rules:
 
 @cache
 def _rules() -> _Rules:
-    text = (resources.files("analysis.insight") / "metrics.yaml").read_text(encoding="utf-8")
+    text = (resources.files("secateur.analysis.insight") / "metrics.yaml").read_text(encoding="utf-8")
     raw: dict[str, Any] = yaml.safe_load(text)
     metrics = {name: (re.compile(about["pattern"]), about) for name, about in raw.pop("metrics").items()}
     return _Rules({name: re.compile(pattern) for name, pattern in raw.items()}, metrics)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from analysis.insight.claims import Facts, Told
-from analysis.insight.numbers import show
-from analysis.insight.phenomena import PARTS
-from analysis.insight.texts import Words
+from secateur.analysis.insight.claims import Facts, Told
+from secateur.analysis.insight.numbers import show
+from secateur.analysis.insight.phenomena import PARTS
+from secateur.analysis.insight.texts import Words
 
 ROWS = 12
 """Cases of one phenomenon that its table shows."""

@@ -2,7 +2,7 @@
 
 import math
 
-from analysis.insight.claims import Claim
+from secateur.analysis.insight.claims import Claim
 
 
 def show(claim: Claim) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.insight.findings.base import MAIN, Finding
+from secateur.analysis.insight.findings.base import MAIN, Finding
 
 Part = Literal["says", "open", "trouble"]
 PARTS: tuple[Part, ...] = ("says", "open", "trouble")

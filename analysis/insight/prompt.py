@@ -3,9 +3,9 @@
 import unicodedata
 from dataclasses import dataclass
 
-from analysis.insight.claims import Claim, Facts
-from analysis.insight.config import Persona
-from analysis.insight.numbers import show
+from secateur.analysis.insight.claims import Claim, Facts
+from secateur.analysis.insight.config import Persona
+from secateur.analysis.insight.numbers import show
 
 RULES = """Rules:
 - Write in {language}, in Markdown, about {words} words.

@@ -5,8 +5,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.insight.plain import UnreadableError
-from analysis.insight.tables import WIDEST, Table, from_rows
+from secateur.analysis.insight.plain import UnreadableError
+from secateur.analysis.insight.tables import WIDEST, Table, from_rows
 
 
 def read_excel(path: Path, file: str, cells: int) -> Iterator[Table]:

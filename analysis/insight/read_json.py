@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.insight.cells import parse_cell
-from analysis.insight.json_shapes import as_rows
-from analysis.insight.known_json import Answers, known_rows
-from analysis.insight.naming import describe
-from analysis.insight.plain import UnreadableError
-from analysis.insight.tables import ROW, Gather, Table, from_rows, summarised
+from secateur.analysis.insight.cells import parse_cell
+from secateur.analysis.insight.json_shapes import as_rows
+from secateur.analysis.insight.known_json import Answers, known_rows
+from secateur.analysis.insight.naming import describe
+from secateur.analysis.insight.plain import UnreadableError
+from secateur.analysis.insight.tables import ROW, Gather, Table, from_rows, summarised
 
 WHOLE = 32 << 20
 """Bytes of JSON that are read at once; a larger list is read element by element."""

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from analysis.insight.plain import UnreadableError
-from analysis.insight.tables import Table, from_rows
+from secateur.analysis.insight.plain import UnreadableError
+from secateur.analysis.insight.tables import Table, from_rows
 
 LARGEST = 16 << 20
 RULE = re.compile(r"^\s*\|?\s*:?-{1,}:?\s*(\|\s*:?-{1,}:?\s*)*\|?\s*$")

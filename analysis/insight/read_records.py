@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.factors import find_factors
-from analysis.insight.tables import FILE, Gather, Table
-from analysis.insight.walk import RUN, Source
-from analysis.load import Builder
-from analysis.protocol import choose_perplexity, separate
-from analysis.runset import DUPLICATE, INVALID, STATES, VALID, join
-from analysis.runset import FAILED as STOPPED
-from eval.config import TASKS
+from secateur.analysis.factors import find_factors
+from secateur.analysis.insight.tables import FILE, Gather, Table
+from secateur.analysis.insight.walk import RUN, Source
+from secateur.analysis.load import Builder
+from secateur.analysis.protocol import choose_perplexity, separate
+from secateur.analysis.runset import DUPLICATE, INVALID, STATES, VALID, join
+from secateur.analysis.runset import FAILED as STOPPED
+from secateur.eval.config import TASKS
 
 MEASURES = (
     "acc_mean", "ppl", *(f"acc_{task}" for task in TASKS), "pruning_ratio", "params_after", "speed", "extreme_layers",

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as arrow_parquet
 
-from analysis.insight.cells import decimal_sign
-from analysis.insight.plain import UnreadableError
-from analysis.insight.tables import WIDEST, Gather, Table
-from analysis.missing import SPELLINGS
+from secateur.analysis.insight.cells import decimal_sign
+from secateur.analysis.insight.plain import UnreadableError
+from secateur.analysis.insight.tables import WIDEST, Gather, Table
+from secateur.analysis.missing import SPELLINGS
 
 BLOCK = 4 << 20
 """Bytes of a CSV that are read at a time."""

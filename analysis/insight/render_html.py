@@ -6,17 +6,17 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from analysis.insight.contents import Report
-from analysis.insight.grids import inventory, own_figures, sources, strengths, struck
-from analysis.insight.lead import chance_line, guard_line, lead, order, title
-from analysis.insight.markup import to_html
-from analysis.insight.texts import Words
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.grids import inventory, own_figures, sources, strengths, struck
+from secateur.analysis.insight.lead import chance_line, guard_line, lead, order, title
+from secateur.analysis.insight.markup import to_html
+from secateur.analysis.insight.texts import Words
 
 
 def page(report: Report, words: Words) -> str:
     """Render the page."""
-    shared = resources.files("analysis") / "templates"
-    own = resources.files("analysis.insight") / "templates"
+    shared = resources.files("secateur.analysis") / "templates"
+    own = resources.files("secateur.analysis.insight") / "templates"
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

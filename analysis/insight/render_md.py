@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from analysis.insight.contents import Report
-from analysis.insight.grids import Grid, inventory, meaning, own_figures, place, strengths, struck
-from analysis.insight.lead import chance_line, guard_line, lead, order, title
-from analysis.insight.markup import cited, to_markdown
-from analysis.insight.numbers import show
-from analysis.insight.texts import Words
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.grids import Grid, inventory, meaning, own_figures, place, strengths, struck
+from secateur.analysis.insight.lead import chance_line, guard_line, lead, order, title
+from secateur.analysis.insight.markup import cited, to_markdown
+from secateur.analysis.insight.numbers import show
+from secateur.analysis.insight.texts import Words
 
 SIGNS = {"text": "", "note": "> ", "warning": "> **!** "}
 

@@ -7,24 +7,24 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from analysis.insight.claims import Facts, number_facts
-from analysis.insight.config import InsightConfig, read_persona
-from analysis.insight.contents import Clock, Report
-from analysis.insight.datasets import build
-from analysis.insight.facts import write_facts
-from analysis.insight.findings.all import find_all
-from analysis.insight.guard import Checked, chance, check
-from analysis.insight.ingest import ingest
-from analysis.insight.machine import write_machine
-from analysis.insight.markup import clean
-from analysis.insight.narrative import findings_text, narrate
-from analysis.insight.prompt import Prompt, make_prompt
-from analysis.insight.render_html import page
-from analysis.insight.render_md import markdown
-from analysis.insight.streams import WriterError, Written
-from analysis.insight.texts import Words
-from analysis.insight.writers import write
-from pruning.files import write_atomic
+from secateur.analysis.insight.claims import Facts, number_facts
+from secateur.analysis.insight.config import InsightConfig, read_persona
+from secateur.analysis.insight.contents import Clock, Report
+from secateur.analysis.insight.datasets import build
+from secateur.analysis.insight.facts import write_facts
+from secateur.analysis.insight.findings.all import find_all
+from secateur.analysis.insight.guard import Checked, chance, check
+from secateur.analysis.insight.ingest import ingest
+from secateur.analysis.insight.machine import write_machine
+from secateur.analysis.insight.markup import clean
+from secateur.analysis.insight.narrative import findings_text, narrate
+from secateur.analysis.insight.prompt import Prompt, make_prompt
+from secateur.analysis.insight.render_html import page
+from secateur.analysis.insight.render_md import markdown
+from secateur.analysis.insight.streams import WriterError, Written
+from secateur.analysis.insight.texts import Words
+from secateur.analysis.insight.writers import write
+from secateur.pruning.files import write_atomic
 
 FACTS = "facts.parquet"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.insight.cells import Cells, factor, is_numeric
-from analysis.insight.tables import Profile, Table
-from analysis.insight.units import Unit
+from secateur.analysis.insight.cells import Cells, factor, is_numeric
+from secateur.analysis.insight.tables import Profile, Table
+from secateur.analysis.insight.units import Unit
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.insight.config import WriterConfig
+from secateur.analysis.insight.config import WriterConfig
 
 LONGEST = 200_000
 """Characters after which a text is cut off: the endpoint does not keep to its limit."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.insight.cells import Cells
+from secateur.analysis.insight.cells import Cells
 
 ROW, FILE = "@row", "@file"
 """Columns of a frame that say where a row stands, when its index and the table's file do not."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from analysis.insight.claims import Claim
-from analysis.insight.numbers import show
-from analysis.plurals import plural
+from secateur.analysis.insight.claims import Claim
+from secateur.analysis.insight.numbers import show
+from secateur.analysis.plurals import plural
 
 CITED = re.compile(r"\{(\w+)!\}")
 
@@ -17,7 +17,7 @@ CITED = re.compile(r"\{(\w+)!\}")
 @cache
 def read_words(lang: str) -> dict[str, Any]:
     """Read `texts/<lang>.yaml`."""
-    path = resources.files("analysis.insight") / "texts" / f"{lang}.yaml"
+    path = resources.files("secateur.analysis.insight") / "texts" / f"{lang}.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 

@@ -6,7 +6,7 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval.record import FAILED, RECORD
+from secateur.eval.record import FAILED, RECORD
 
 TYPES: dict[str, str] = {
     ".json": "JSON", ".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "CSV", ".parquet": "parquet",

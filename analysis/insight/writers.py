@@ -1,10 +1,10 @@
 """Who writes: an endpoint or a local model."""
 
-from analysis.insight.config import WriterConfig
-from analysis.insight.endpoint import from_endpoint
-from analysis.insight.local import from_folder
-from analysis.insight.prompt import Prompt
-from analysis.insight.streams import Written
+from secateur.analysis.insight.config import WriterConfig
+from secateur.analysis.insight.endpoint import from_endpoint
+from secateur.analysis.insight.local import from_folder
+from secateur.analysis.insight.prompt import Prompt
+from secateur.analysis.insight.streams import Written
 
 
 def write(config: WriterConfig, prompt: Prompt) -> Written:

@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from analysis.findings import Findings
-from analysis.model_names import slug
-from analysis.plots import cross, grid, layers, runs, scatter
-from analysis.plots.style import Job
+from secateur.analysis.findings import Findings
+from secateur.analysis.model_names import slug
+from secateur.analysis.plots import cross, grid, layers, runs, scatter
+from secateur.analysis.plots.style import Job
 
 
 def jobs(findings: Findings) -> list[Job]:

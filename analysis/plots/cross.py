@@ -5,10 +5,10 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.cross_model import CrossFindings
-from analysis.per_model import ModelFindings
-from analysis.plots.style import annotate_heat, canvas, looks
-from analysis.texts import Texts
+from secateur.analysis.cross_model import CrossFindings
+from secateur.analysis.per_model import ModelFindings
+from secateur.analysis.plots.style import annotate_heat, canvas, looks
+from secateur.analysis.texts import Texts
 
 
 def methods_by_model(findings: list[ModelFindings], texts: Texts) -> Figure | None:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from analysis.parallel import forked
-from analysis.plots.style import Job, Plot, cjk_font, render
-from analysis.texts import Texts
+from secateur.analysis.parallel import forked
+from secateur.analysis.plots.style import Job, Plot, cjk_font, render
+from secateur.analysis.texts import Texts
 
 SEVERAL = 8
 """From this number of plots on, several processes draw."""

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.arithmetic import t_quantile
-from analysis.per_model import ModelFindings
-from analysis.plots.style import annotate_heat, canvas, looks
-from analysis.texts import Texts
+from secateur.analysis.arithmetic import t_quantile
+from secateur.analysis.per_model import ModelFindings
+from secateur.analysis.plots.style import annotate_heat, canvas, looks
+from secateur.analysis.texts import Texts
 
 MOST = 9
 """Methods shown, best first."""

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.per_model import ModelFindings
-from analysis.plots.style import canvas, looks, plain_log, wide_range
-from analysis.texts import Texts
+from secateur.analysis.per_model import ModelFindings
+from secateur.analysis.plots.style import canvas, looks, plain_log, wide_range
+from secateur.analysis.texts import Texts
 
 MOST = 60
 

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.per_model import ModelFindings
-from analysis.plots.style import CROWD, canvas, looks, plain_log, wide_range
-from analysis.texts import Texts
-from eval.seven import CHANCE
+from secateur.analysis.per_model import ModelFindings
+from secateur.analysis.plots.style import CROWD, canvas, looks, plain_log, wide_range
+from secateur.analysis.texts import Texts
+from secateur.eval.seven import CHANCE
 
 MOST = 30
 

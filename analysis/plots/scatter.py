@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.per_model import ModelFindings
-from analysis.plots.style import CROWD, canvas, looks, plain_log, wide_range
-from analysis.texts import Texts
+from secateur.analysis.per_model import ModelFindings
+from secateur.analysis.plots.style import CROWD, canvas, looks, plain_log, wide_range
+from secateur.analysis.texts import Texts
 
 MOST = 6
 

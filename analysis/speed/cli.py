@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.words import Words
-from pruning.errors import ConfigError
+from secateur.analysis.words import Words
+from secateur.pruning.errors import ConfigError
 
 if TYPE_CHECKING:
-    from analysis.speed.measurements import Speeds
+    from secateur.analysis.speed.measurements import Speeds
 
 KEYS = ("report", "runs", "llama_bench", "csv", "mapping", "setting", "out", "lang", "plots")
 REPORTS = ("models", "setting")
@@ -28,8 +28,8 @@ def analyze_speed(words: Words) -> None:
         raise ConfigError("report=setting needs setting=KEY, and only it takes one; --help shows examples.")
     speeds = _load(words)
 
-    from analysis.speed.compare import find_setting
-    from analysis.speed.report import write_models_report, write_setting_report
+    from secateur.analysis.speed.compare import find_setting
+    from secateur.analysis.speed.report import write_models_report, write_setting_report
 
     if report == "models":
         paths = write_models_report(speeds, out, lang, plots=plots)
@@ -39,10 +39,10 @@ def analyze_speed(words: Words) -> None:
 
 
 def _load(words: Words) -> "Speeds":
-    from analysis.speed.folders import load_benches
-    from analysis.speed.importers import load_llama_bench
-    from analysis.speed.mapping import load_speed_csv, read_speed_mapping
-    from analysis.speed.measurements import join
+    from secateur.analysis.speed.folders import load_benches
+    from secateur.analysis.speed.importers import load_llama_bench
+    from secateur.analysis.speed.mapping import load_speed_csv, read_speed_mapping
+    from secateur.analysis.speed.measurements import join
 
     sources = {
         key: [Path(name) for name in words.values.get(key, [])] for key in ("runs", "llama_bench", "csv")

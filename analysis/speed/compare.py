@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import holm, signed_rank, t_p, t_quantile
-from analysis.speed.measurements import SETTING, Speeds
-from pruning.errors import ConfigError
+from secateur.analysis.arithmetic import holm, signed_rank, t_p, t_quantile
+from secateur.analysis.speed.measurements import SETTING, Speeds
+from secateur.pruning.errors import ConfigError
 
 ALPHA = 0.05
 FEW_CELLS = 5

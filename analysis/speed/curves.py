@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.speed.compare import joined_text, value_text
-from analysis.speed.fits import FORMS, Balanced, Fit, balance, fit_all
-from analysis.speed.measurements import AXES, PHASES, Speeds
-from analysis.speed.words import short, signed_terms
+from secateur.analysis.speed.compare import joined_text, value_text
+from secateur.analysis.speed.fits import FORMS, Balanced, Fit, balance, fit_all
+from secateur.analysis.speed.measurements import AXES, PHASES, Speeds
+from secateur.analysis.speed.words import short, signed_terms
 
 TERMS = ("a", "b", "c")
 

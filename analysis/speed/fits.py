@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.arithmetic import t_quantile
+from secateur.analysis.arithmetic import t_quantile
 
 FORMS: dict[str, tuple[str, int]] = {
     "constant": ("speed", 1),

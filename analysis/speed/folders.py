@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.speed.measurements import DECODE, PREFILL, SETTING, Speeds, join, make
-from eval.speed.journal import (
+from secateur.analysis.speed.measurements import DECODE, PREFILL, SETTING, Speeds, join, make
+from secateur.eval.speed.journal import (
     JOURNAL,
     SWEEP,
     Entry,
@@ -24,7 +24,7 @@ from eval.speed.journal import (
     read_journal,
     read_sweep,
 )
-from pruning.errors import DataError
+from secateur.pruning.errors import DataError
 
 
 def bench_folders(directory: Path) -> Iterator[Path]:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.foreign import read_text
-from analysis.speed.measurements import BOTH, DECODE, PREFILL, SETTING, Speeds, make
-from pruning.errors import DataError
+from secateur.analysis.foreign import read_text
+from secateur.analysis.speed.measurements import BOTH, DECODE, PREFILL, SETTING, Speeds, make
+from secateur.pruning.errors import DataError
 
 NEEDED = ("model_filename", "n_prompt", "n_gen", "avg_ns", "avg_ts")
 RESULTS = ("avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "test_time")

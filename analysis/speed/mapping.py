@@ -11,10 +11,10 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError
 
-from analysis.speed.importers import as_number, csv_rows, read_filled
-from analysis.speed.measurements import DECODE, PREFILL, SETTING, Speeds, make
-from pruning.config import Frozen
-from pruning.errors import ConfigError, DataError
+from secateur.analysis.speed.importers import as_number, csv_rows, read_filled
+from secateur.analysis.speed.measurements import DECODE, PREFILL, SETTING, Speeds, make
+from secateur.pruning.config import Frozen
+from secateur.pruning.errors import ConfigError, DataError
 
 WORDS = {"pp": PREFILL, "prefill": PREFILL, "prompt": PREFILL, "tg": DECODE, "decode": DECODE, "gen": DECODE}
 

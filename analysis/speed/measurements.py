@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.model_names import Origin, unique_names
+from secateur.analysis.model_names import Origin, unique_names
 
 PREFILL, DECODE, BOTH = "prefill", "decode", "both"
 PHASES = (PREFILL, DECODE, BOTH)
@@ -41,7 +41,7 @@ class Speeds:
         cells: One row per cell and phase: where it is from, its size, its speed, and every setting as `set.KEY`.
             `tokens_per_s` is that of the median pass, `sd` and `cv` (share) are over the passes.
         samples: One row per pass: `cell` (row of `cells`), `round`, `seconds`, `tokens_per_s`.
-        facts: Per source and variant what is known of the model (`eval.speed.journal.Facts`).
+        facts: Per source and variant what is known of the model (`secateur.eval.speed.journal.Facts`).
         loads: One row per load in a process of its own.
         roofs: (source, what its machine can do at best).
         sources: Where measurements are from -> versions, machine and commit, as far as the source says.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.speed.compare import student
-from analysis.speed.measurements import DECODE, PREFILL, SETTING, Speeds
-from eval.speed.bounds import decode_bytes, decode_flops, kv_bytes, prefill_bytes, prefill_flops
-from eval.speed.journal import Facts, Roof
+from secateur.analysis.speed.compare import student
+from secateur.analysis.speed.measurements import DECODE, PREFILL, SETTING, Speeds
+from secateur.eval.speed.bounds import decode_bytes, decode_flops, kv_bytes, prefill_bytes, prefill_flops
+from secateur.eval.speed.journal import Facts, Roof
 
 CUT = ("method.", "budget.", "guard.", "taylor.", "calibration.", "seed", "bench.plan", "bench.run", "model.name",
        "model.path", "model.revision", "model.dtype")  # fmt: skip

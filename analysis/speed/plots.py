@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.plots.style import Job, canvas, looks, plain_log, wide_range
-from analysis.speed.curves import Curve
-from analysis.speed.measurements import AXES, PHASES, Speeds
-from analysis.speed.pays import speed_table
-from analysis.texts import Texts
+from secateur.analysis.plots.style import Job, canvas, looks, plain_log, wide_range
+from secateur.analysis.speed.curves import Curve
+from secateur.analysis.speed.measurements import AXES, PHASES, Speeds
+from secateur.analysis.speed.pays import speed_table
+from secateur.analysis.texts import Texts
 
 
 def jobs(speeds: Speeds, curves: list[Curve]) -> list[Job]:

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.model_names import slug
-from analysis.plots.style import MARKERS, PALETTE, Job, canvas
-from analysis.speed.compare import Difference, prepared, values_of
-from analysis.speed.measurements import PHASES, Speeds
-from analysis.speed.plots import legend, points, step, varied_axes
-from analysis.texts import Texts
+from secateur.analysis.model_names import slug
+from secateur.analysis.plots.style import MARKERS, PALETTE, Job, canvas
+from secateur.analysis.speed.compare import Difference, prepared, values_of
+from secateur.analysis.speed.measurements import PHASES, Speeds
+from secateur.analysis.speed.plots import legend, points, step, varied_axes
+from secateur.analysis.texts import Texts
 
 Looks = dict[str, tuple[str, str]]
 

@@ -6,22 +6,22 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.document import Document
-from analysis.export import write_csv, write_tables
-from analysis.folder import settle, write_document
-from analysis.formats import about
-from analysis.machine import plain
-from analysis.plots.drawing import drawing
-from analysis.plots.style import Job
-from analysis.speed.curves import labels
-from analysis.speed.measurements import SETTING, Speeds
-from analysis.speed.store import DATABASE, sql, write_store
-from analysis.speed.story import summary, tell_models
-from analysis.speed.story_setting import tell_setting
-from analysis.speed.summaries import differences_frame
-from analysis.speed.words import SpeedTexts
-from pruning.errors import DataError
-from pruning.files import write_json
+from secateur.analysis.document import Document
+from secateur.analysis.export import write_csv, write_tables
+from secateur.analysis.folder import settle, write_document
+from secateur.analysis.formats import about
+from secateur.analysis.machine import plain
+from secateur.analysis.plots.drawing import drawing
+from secateur.analysis.plots.style import Job
+from secateur.analysis.speed.curves import labels
+from secateur.analysis.speed.measurements import SETTING, Speeds
+from secateur.analysis.speed.store import DATABASE, sql, write_store
+from secateur.analysis.speed.story import summary, tell_models
+from secateur.analysis.speed.story_setting import tell_setting
+from secateur.analysis.speed.summaries import differences_frame
+from secateur.analysis.speed.words import SpeedTexts
+from secateur.pruning.errors import DataError
+from secateur.pruning.files import write_json
 
 FINDINGS = "speed_findings.json"
 MOST = 1000
@@ -36,7 +36,7 @@ def write_models_report(
         DataError: There is no measurement.
     """
     _some(speeds)
-    from analysis.speed.plots import jobs
+    from secateur.analysis.speed.plots import jobs
 
     texts = SpeedTexts(lang)
     speeds = replace(speeds, cells=speeds.cells.assign(subject=labels(speeds.cells, speeds.varied())))
@@ -56,7 +56,7 @@ def write_setting_report(
         DataError: There is no measurement.
     """
     _some(speeds)
-    from analysis.speed.plots_setting import jobs
+    from secateur.analysis.speed.plots_setting import jobs
 
     texts = SpeedTexts(lang)
     document, found, table = tell_setting(speeds, setting, texts, today)
@@ -143,6 +143,6 @@ def findings_json(document: Document, extra: dict[str, Any]) -> dict[str, Any]:
 
 def _check(value: Any) -> None:
     """Assert that what we write is what we promise."""
-    from analysis.machine import check
+    from secateur.analysis.machine import check
 
     check("speed_findings", value)

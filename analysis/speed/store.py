@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.speed.measurements import CELL_COLUMNS, SETTING, Speeds
-from pruning.files import dumps, write_atomic
+from secateur.analysis.speed.measurements import CELL_COLUMNS, SETTING, Speeds
+from secateur.pruning.files import dumps, write_atomic
 
 DATABASE = "benchmark_results.db"
 SCHEMA_VERSION = 1

@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.document import Block, Document, Figure, Paragraph, Section, Table
-from analysis.model_names import slug
-from analysis.speed.compare import compare
-from analysis.speed.curves import Curve, all_curves, fits_frame
-from analysis.speed.measurements import PHASES, SETTING, Speeds
-from analysis.speed.pays import sizes_table, speed_table
-from analysis.speed.summaries import describe, differences_frame
-from analysis.speed.words import SpeedTexts, rate
-from analysis.speed.written import pays_text, spoken
+from secateur.analysis.document import Block, Document, Figure, Paragraph, Section, Table
+from secateur.analysis.model_names import slug
+from secateur.analysis.speed.compare import compare
+from secateur.analysis.speed.curves import Curve, all_curves, fits_frame
+from secateur.analysis.speed.measurements import PHASES, SETTING, Speeds
+from secateur.analysis.speed.pays import sizes_table, speed_table
+from secateur.analysis.speed.summaries import describe, differences_frame
+from secateur.analysis.speed.words import SpeedTexts, rate
+from secateur.analysis.speed.written import pays_text, spoken
 
 ROOFS = 6
 """Limits of machines that are printed."""

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.document import Block, Document, Figure, Paragraph, Section, Table
-from analysis.model_names import slug
-from analysis.speed.compare import Difference, compare, prepared, student, value_text
-from analysis.speed.curves import labels
-from analysis.speed.measurements import PHASES, SETTING, Speeds
-from analysis.speed.story import SKIPPED, data_section, footer, passes, warnings
-from analysis.speed.summaries import differences_frame, summary
-from analysis.speed.words import SpeedTexts
-from analysis.speed.written import spoken, verdict_text
+from secateur.analysis.document import Block, Document, Figure, Paragraph, Section, Table
+from secateur.analysis.model_names import slug
+from secateur.analysis.speed.compare import Difference, compare, prepared, student, value_text
+from secateur.analysis.speed.curves import labels
+from secateur.analysis.speed.measurements import PHASES, SETTING, Speeds
+from secateur.analysis.speed.story import SKIPPED, data_section, footer, passes, warnings
+from secateur.analysis.speed.summaries import differences_frame, summary
+from secateur.analysis.speed.words import SpeedTexts
+from secateur.analysis.speed.written import spoken, verdict_text
 
 GROWTH = {"rss_loaded": "rss_loaded", "rss_pass": "rss_after_pass", "rss_peak": "rss_peak"}
 """Column of the report -> column of the measurement: growth of resident memory."""

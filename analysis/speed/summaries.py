@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.speed.compare import Difference, prepared, values_of
-from analysis.speed.measurements import Speeds
+from secateur.analysis.speed.compare import Difference, prepared, values_of
+from secateur.analysis.speed.measurements import Speeds
 
 
 def summary(speeds: Speeds, setting: str) -> pd.DataFrame:

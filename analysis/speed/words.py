@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from analysis.texts import Texts, read_texts
+from secateur.analysis.texts import Texts, read_texts
 
 
 @cache
 def _own(lang: str) -> dict[str, Any]:
-    text = (resources.files("analysis") / "speed" / f"{lang}.yaml").read_text(encoding="utf-8")
+    text = (resources.files("secateur.analysis") / "speed" / f"{lang}.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 
 

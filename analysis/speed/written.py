@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.speed.words import SpeedTexts, bound_text, interval_text, size_text
+from secateur.analysis.speed.words import SpeedTexts, bound_text, interval_text, size_text
 
 WORDS = {"phase": "phases", "axis": "axes", "form": "forms", "counted": "counted", "batch_kind": "batches"}
 """Column -> where the words of its values stand."""

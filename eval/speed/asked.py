@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from eval.speed.config import NO_PART, SpeedConfig, settings, subject
-from eval.speed.journal import Sweep, Variant
-from eval.speed.order import cells
-from pruning.errors import ConfigError
-from pruning.files import digest
-from pruning.identity import model_fingerprint
-from pruning.models.loading import outline
-from pruning.provenance import now, provenance
+from secateur.eval.speed.config import NO_PART, SpeedConfig, settings, subject
+from secateur.eval.speed.journal import Sweep, Variant
+from secateur.eval.speed.order import cells
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.files import digest
+from secateur.pruning.identity import model_fingerprint
+from secateur.pruning.models.loading import outline
+from secateur.pruning.provenance import now, provenance
 
 FOLDER = "bench"
 

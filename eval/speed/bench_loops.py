@@ -1,4 +1,4 @@
-"""Timed passes against a loop by hand over `model(...)` and against `generate`: `python -m eval.speed.bench_loops`.
+"""Timed passes against a loop by hand over `model(...)` and `generate`: `python -m secateur.eval.speed.bench_loops`.
 
 All sides take turns; ratios of neighbours, their medians. 1.00 means that the benchmark adds nothing of its own.
 """
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from eval.speed.bench_pruned import SHAPE, build
-from eval.speed.timing import make_cache, prompt, timed_pass
+from secateur.eval.speed.bench_pruned import SHAPE, build
+from secateur.eval.speed.timing import make_cache, prompt, timed_pass
 
 
 @torch.inference_mode()

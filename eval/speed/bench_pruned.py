@@ -1,4 +1,4 @@
-"""How close pruned models come to their FLOP ratio in prefill: `python -m eval.speed.bench_pruned`.
+"""How close pruned models come to their FLOP ratio in prefill: `python -m secateur.eval.speed.bench_pruned`.
 
 A Llama of 61 M random parameters, cut by 20 % and 50 % with whole blocks removed, against the dense one in one random
 order. Quote the ratios, not the times.
@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from eval.bench_setup import Shape
-from eval.speed.bounds import prefill_flops
-from eval.speed.journal import Facts
-from eval.speed.models import facts_of
-from eval.speed.timing import make_cache, prompt, timed_pass
-from pruning.models.adapter import STRUCTURES, Structure, adapter_for
-from pruning.models.layout import Layout, read_layout
-from pruning.models.loading import LoadedModel
-from pruning.plan import LayerPlan, PruningPlan
-from pruning.surgery import prune
+from secateur.eval.bench_setup import Shape
+from secateur.eval.speed.bounds import prefill_flops
+from secateur.eval.speed.journal import Facts
+from secateur.eval.speed.models import facts_of
+from secateur.eval.speed.timing import make_cache, prompt, timed_pass
+from secateur.pruning.models.adapter import STRUCTURES, Structure, adapter_for
+from secateur.pruning.models.layout import Layout, read_layout
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.plan import LayerPlan, PruningPlan
+from secateur.pruning.surgery import prune
 
 SHAPE = Shape("61 M parameters", vocabulary=8192, hidden=640, channels=1792, layers=10, heads=10, kv_heads=10)
 PROMPT = 256

@@ -4,7 +4,7 @@ B sequences, T tokens of prompt, n decode steps. A multiplication and an additio
 over the positions that are seen (causal, windows respected), the head on one position per sequence and pass.
 """
 
-from eval.speed.journal import Facts
+from secateur.eval.speed.journal import Facts
 
 
 def prefill_flops(facts: Facts, batch: int, prompt: int) -> float:

@@ -2,12 +2,12 @@
 
 import yaml
 
-from eval.cli import offline, usage
-from eval.speed.config import settings, subject
-from eval.speed.subjects import variants
-from pruning.compose import options
-from pruning.errors import ConfigError
-from pruning.logs import configure_logging
+from secateur.eval.cli import offline, usage
+from secateur.eval.speed.config import settings, subject
+from secateur.eval.speed.subjects import variants
+from secateur.pruning.compose import options
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.logs import configure_logging
 
 HELP = """secateur bench: how fast models read a prompt (prefill) and write tokens (decode), and in how much memory
 
@@ -50,9 +50,9 @@ def bench(argv: list[str]) -> int:
     configure_logging("-v" in flags or "--verbose" in flags)
     for config in configs:
         offline(config)
-    from eval.speed.asked import plan_sweep, sweep_folder
-    from eval.speed.sweep import run_sweep
-    from eval.speed.table import print_sweep
+    from secateur.eval.speed.asked import plan_sweep, sweep_folder
+    from secateur.eval.speed.sweep import run_sweep
+    from secateur.eval.speed.table import print_sweep
 
     sweep, folder = plan_sweep(configs, swept), sweep_folder(configs)
     if "--dry-run" in flags:

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from eval.config import RunConfig
-from pruning.config import LOCAL, BudgetConfig, Frozen, MethodConfig
-from pruning.files import digest
+from secateur.eval.config import RunConfig
+from secateur.pruning.config import LOCAL, BudgetConfig, Frozen, MethodConfig
+from secateur.pruning.files import digest
 
 Count = Annotated[int, Field(ge=1)]
 RUNTIME = ("threads", "cache")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from eval.speed.config import BenchConfig
-from eval.speed.models import Ready
-from pruning.memory import Meter
+from secateur.eval.speed.config import BenchConfig
+from secateur.eval.speed.models import Ready
+from secateur.pruning.memory import Meter
 
 GIB = 2**30
 MEMORY_ERRORS = (torch.OutOfMemoryError, MemoryError)

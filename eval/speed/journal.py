@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from pruning.config import Frozen
-from pruning.errors import StorageError
-from pruning.files import dumps, write_json
-from pruning.schema import read_typed
+from secateur.pruning.config import Frozen
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import dumps, write_json
+from secateur.pruning.schema import read_typed
 
 SWEEP, JOURNAL = "sweep.json", "journal.jsonl"
 SCHEMA = 1

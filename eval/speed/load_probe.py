@@ -1,4 +1,4 @@
-"""One load in a process of its own: `python -m eval.speed.load_probe CONFIG.json` prints seconds and bytes as JSON."""
+"""One load in a process of its own: `python -m secateur.eval.speed.load_probe CONFIG.json` prints seconds and bytes."""
 
 import gc
 import json
@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from eval.speed.config import SpeedConfig
-from pruning.errors import ModelError
-from pruning.files import write_json
+from secateur.eval.speed.config import SpeedConfig
+from secateur.pruning.errors import ModelError
+from secateur.pruning.files import write_json
 
 
 def probe(config: SpeedConfig) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def probe(config: SpeedConfig) -> dict[str, Any]:
         path = Path(folder) / "config.json"
         write_json(path, config.model_dump(mode="json"))
         done = subprocess.run(
-            [sys.executable, "-m", "eval.speed.load_probe", str(path)],
+            [sys.executable, "-m", "secateur.eval.speed.load_probe", str(path)],
             capture_output=True,
             text=True,
             check=False,
@@ -38,10 +38,10 @@ def probe(config: SpeedConfig) -> dict[str, Any]:
 def _child(path: Path) -> dict[str, Any]:
     import torch
 
-    from eval.speed.models import make
-    from eval.speed.timing import prompt, synchronise
-    from pruning.memory import host_peak, reset_host_peak, resident
-    from pruning.models.loading import outline
+    from secateur.eval.speed.models import make
+    from secateur.eval.speed.timing import prompt, synchronise
+    from secateur.pruning.memory import host_peak, reset_host_peak, resident
+    from secateur.pruning.models.loading import outline
 
     config = SpeedConfig.model_validate_json(path.read_text(encoding="utf-8"))
     if config.bench.threads is not None:

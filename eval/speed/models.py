@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from eval.speed.config import SpeedConfig, load_key
-from eval.speed.journal import Facts
-from pruning import pipeline
-from pruning.identity import model_folder
-from pruning.models.layout import heads_of, read_layout
-from pruning.models.loading import LoadedModel, load, outline, resolve_device
-from pruning.models.modeling_pruned import pruned_class
-from pruning.plan import PruningPlan
-from pruning.surgery import prune
+from secateur.eval.speed.config import SpeedConfig, load_key
+from secateur.eval.speed.journal import Facts
+from secateur.pruning import pipeline
+from secateur.pruning.identity import model_folder
+from secateur.pruning.models.layout import heads_of, read_layout
+from secateur.pruning.models.loading import LoadedModel, load, outline, resolve_device
+from secateur.pruning.models.modeling_pruned import pruned_class
+from secateur.pruning.plan import PruningPlan
+from secateur.pruning.surgery import prune
 
 log = logging.getLogger(__name__)
 SINGLE_STEPS = ("reduce-overhead", "max-autotune")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from eval.speed.config import BenchConfig
+from secateur.eval.speed.config import BenchConfig
 
 
 @dataclass(frozen=True, order=True)

@@ -4,8 +4,8 @@ import time
 
 import torch
 
-from eval.speed.journal import Roof
-from eval.speed.timing import synchronise
+from secateur.eval.speed.journal import Roof
+from secateur.eval.speed.timing import synchronise
 
 TRIES = 5
 

@@ -5,13 +5,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from eval.record import read_record
-from eval.speed.config import SpeedConfig, dense_of, is_pruned
-from pruning.compose import amend, compose, register
-from pruning.config import validate
-from pruning.errors import ConfigError
-from pruning.naming import folder_name
-from pruning.overrides import exists, parse, write
+from secateur.eval.record import read_record
+from secateur.eval.speed.config import SpeedConfig, dense_of, is_pruned
+from secateur.pruning.compose import amend, compose, register
+from secateur.pruning.config import validate
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.naming import folder_name
+from secateur.pruning.overrides import exists, parse, write
 
 PLAN = "plan.json"
 FROM_RUN = ("model", "calibration", "method", "taylor", "capture", "budget", "guard", "seed")

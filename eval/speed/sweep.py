@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from eval.speed.config import SpeedConfig, load_key
-from eval.speed.fit import MEMORY_ERRORS, largest_batch
-from eval.speed.journal import (
+from secateur.eval.speed.config import SpeedConfig, load_key
+from secateur.eval.speed.fit import MEMORY_ERRORS, largest_batch
+from secateur.eval.speed.journal import (
     JOURNAL,
     Entry,
     Facts,
@@ -25,16 +25,16 @@ from eval.speed.journal import (
     read_sweep,
     write_sweep,
 )
-from eval.speed.load_probe import probe
-from eval.speed.models import Models, Ready
-from eval.speed.order import Cell, Visit, schedule
-from eval.speed.roof import measure_roof
-from eval.speed.timing import Timed, make_cache, prompt, timed_pass
-from pruning.errors import StorageError
-from pruning.files import clear_leftovers
-from pruning.memory import Meter
-from pruning.progress import Bar
-from pruning.provenance import now
+from secateur.eval.speed.load_probe import probe
+from secateur.eval.speed.models import Models, Ready
+from secateur.eval.speed.order import Cell, Visit, schedule
+from secateur.eval.speed.roof import measure_roof
+from secateur.eval.speed.timing import Timed, make_cache, prompt, timed_pass
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import clear_leftovers
+from secateur.pruning.memory import Meter
+from secateur.pruning.progress import Bar
+from secateur.pruning.provenance import now
 
 log = logging.getLogger(__name__)
 SHORT = 2

@@ -7,7 +7,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from eval.speed.journal import Entry, Facts, Sample, Sweep
+from secateur.eval.speed.journal import Entry, Facts, Sample, Sweep
 
 
 def print_sweep(sweep: Sweep, entries: list[Entry], folder: Path) -> None:

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from pruning.capture.site_sums import Site, sums_for, text_rows, wide
-from pruning.models.adapter import STRUCTURES, ModelAdapter, Structure, linear
-from pruning.models.layout import Layout
+from secateur.pruning.capture.site_sums import Site, sums_for, text_rows, wide
+from secateur.pruning.models.adapter import STRUCTURES, ModelAdapter, Structure, linear
+from secateur.pruning.models.layout import Layout
 
 
 class ActivationRecorder:

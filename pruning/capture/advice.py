@@ -3,10 +3,10 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from pruning.capture.views import Level
-from pruning.config import CaptureConfig
-from pruning.errors import MemoryLimitError
-from pruning.memory import out_of_memory
+from secateur.pruning.capture.views import Level
+from secateur.pruning.config import CaptureConfig
+from secateur.pruning.errors import MemoryLimitError
+from secateur.pruning.memory import out_of_memory
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import torch
 
-from pruning.errors import StorageError
+from secateur.pruning.errors import StorageError
 
 
 @dataclass(frozen=True)

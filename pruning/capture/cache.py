@@ -7,9 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pruning.capture.result import FACTS, Capture
-from pruning.capture.views import Level
-from pruning.files import clear_leftovers
+from secateur.pruning.capture.result import FACTS, Capture
+from secateur.pruning.capture.views import Level
+from secateur.pruning.files import clear_leftovers
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from pruning.capture.fusible import fusible
-from pruning.capture.moments import chunk_moments, combine, moments_of
-from pruning.capture.views import row_chunks
-from pruning.models.adapter import Projection
+from secateur.pruning.capture.fusible import fusible
+from secateur.pruning.capture.moments import chunk_moments, combine, moments_of
+from secateur.pruning.capture.views import row_chunks
+from secateur.pruning.models.adapter import Projection
 
 CPU_CHUNK = 2**17
 """Elements that are worked on at once on a CPU, small enough to stay in its cache."""
@@ -69,7 +69,7 @@ def fold_for(tracked: Sequence[Tracked], *, offload: bool) -> Fold:
     """The fused kernels where they can be used, else PyTorch's own operations."""
     if not fusible(item.parameter for item in tracked):
         return PlainFold(tracked)
-    from pruning.capture.fused_fold import FusedFold  # Triton is loaded only where it is used
+    from secateur.pruning.capture.fused_fold import FusedFold  # Triton is loaded only where it is used
 
     return FusedFold(tracked, offload=offload)
 

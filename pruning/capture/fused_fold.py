@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from pruning.capture import launches
-from pruning.capture.fold import Tracked
-from pruning.capture.launches import walk_over
+from secateur.pruning.capture import launches
+from secateur.pruning.capture.fold import Tracked
+from secateur.pruning.capture.launches import walk_over
 
 
 class FusedFold:

@@ -8,8 +8,8 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from pruning.capture import launches
-from pruning.capture.site_sums import Site
+from secateur.pruning.capture import launches
+from secateur.pruning.capture.site_sums import Site
 
 
 class FusedSums:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from pruning.capture.fold import Tracked, fold_for
-from pruning.capture.moments import powers, statistics
-from pruning.models.adapter import ModelAdapter, Projection, linear
-from pruning.models.layout import Layout
+from secateur.pruning.capture.fold import Tracked, fold_for
+from secateur.pruning.capture.moments import powers, statistics
+from secateur.pruning.models.adapter import ModelAdapter, Projection, linear
+from secateur.pruning.models.layout import Layout
 
 
 class GradientFolder:

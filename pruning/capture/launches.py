@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pruning.capture import kernels
+from secateur.pruning.capture import kernels
 
 LIBRARY = torch.library.Library("secateur", "DEF")
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": False}

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pruning.capture.products import product
-from pruning.models.head import Head
+from secateur.pruning.capture.products import product
+from secateur.pruning.models.head import Head
 
 ROWS = 256
 """Positions whose logits exist at once; oneDNN was faster at 256 than at 128 or 512."""

@@ -5,7 +5,7 @@ Shapes: P tracked tensors.
 
 import torch
 
-from pruning.capture.views import row_chunks
+from secateur.pruning.capture.views import row_chunks
 
 STATISTICS = ("mean_abs", "std", "l2", "max", "min")
 """Per tensor: mean of abs(g), standard deviation, L2 norm, largest and smallest value."""

@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
-from pruning.capture.activations import ActivationRecorder
-from pruning.capture.borders import Borders
-from pruning.capture.gradients import GradientFolder, requires_gradient
-from pruning.capture.loss import next_token_loss
-from pruning.capture.products import FastProducts
-from pruning.capture.room import Room, no_limit
-from pruning.capture.segments import Segment, SegmentRunner
-from pruning.capture.snapshots import accumulated_statistics, take
-from pruning.capture.tally import Batch, Tally, Verdicts
-from pruning.capture.views import Estimator, Level
-from pruning.capture.workers import Workers
-from pruning.config import CaptureConfig
-from pruning.errors import NumericsError
-from pruning.memory import give_back
-from pruning.models.loading import LoadedModel
+from secateur.pruning.capture.activations import ActivationRecorder
+from secateur.pruning.capture.borders import Borders
+from secateur.pruning.capture.gradients import GradientFolder, requires_gradient
+from secateur.pruning.capture.loss import next_token_loss
+from secateur.pruning.capture.products import FastProducts
+from secateur.pruning.capture.room import Room, no_limit
+from secateur.pruning.capture.segments import Segment, SegmentRunner
+from secateur.pruning.capture.snapshots import accumulated_statistics, take
+from secateur.pruning.capture.tally import Batch, Tally, Verdicts
+from secateur.pruning.capture.views import Estimator, Level
+from secateur.pruning.capture.workers import Workers
+from secateur.pruning.config import CaptureConfig
+from secateur.pruning.errors import NumericsError
+from secateur.pruning.memory import give_back
+from secateur.pruning.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import torch
 
-from pruning.calibration import Samples
-from pruning.capture.priors import measure_priors
-from pruning.capture.result import prior_samples
-from pruning.capture.room import Room
-from pruning.capture.site_sums import Site
-from pruning.capture.snapshots import batch_bounds
-from pruning.capture.workers import Workers
-from pruning.config import CaptureConfig, TaylorConfig
-from pruning.models.adapter import STRUCTURES
-from pruning.models.loading import LoadedModel
-from pruning.progress import Bar
+from secateur.pruning.calibration import Samples
+from secateur.pruning.capture.priors import measure_priors
+from secateur.pruning.capture.result import prior_samples
+from secateur.pruning.capture.room import Room
+from secateur.pruning.capture.site_sums import Site
+from secateur.pruning.capture.snapshots import batch_bounds
+from secateur.pruning.capture.workers import Workers
+from secateur.pruning.config import CaptureConfig, TaylorConfig
+from secateur.pruning.models.adapter import STRUCTURES
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.progress import Bar
 
 
 def gate_prior(sites: Sequence[Site], sizes: dict[int, int], workers: Workers, layers: int) -> torch.Tensor:

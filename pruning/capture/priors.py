@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.capture.loss import next_token_loss
-from pruning.models.adapter import ModelAdapter
+from secateur.pruning.capture.loss import next_token_loss
+from secateur.pruning.models.adapter import ModelAdapter
 
 BLOCKS = ("layer", "attention", "mlp")
 VARIANTS_AT_ONCE = 64

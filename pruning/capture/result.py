@@ -11,13 +11,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pruning.capture.moments import STATISTICS, layer_statistics
-from pruning.capture.priors import BLOCKS
-from pruning.capture.views import Level
-from pruning.errors import StorageError
-from pruning.files import file_digest, new_directory, read_json, write_json
-from pruning.models.adapter import Structure
-from pruning.tensors import disk_errors
+from secateur.pruning.capture.moments import STATISTICS, layer_statistics
+from secateur.pruning.capture.priors import BLOCKS
+from secateur.pruning.capture.views import Level
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import file_digest, new_directory, read_json, write_json
+from secateur.pruning.models.adapter import Structure
+from secateur.pruning.tensors import disk_errors
 
 TENSORS, FACTS = "capture.safetensors", "capture.json"
 

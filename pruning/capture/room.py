@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from pruning.capture.views import Level
-from pruning.config import CaptureConfig, TaylorConfig
-from pruning.memory import available, give_back, out_of_memory
-from pruning.models.adapter import STRUCTURES, linear
-from pruning.models.loading import LoadedModel
+from secateur.pruning.capture.views import Level
+from secateur.pruning.config import CaptureConfig, TaylorConfig
+from secateur.pruning.memory import available, give_back, out_of_memory
+from secateur.pruning.models.adapter import STRUCTURES, linear
+from secateur.pruning.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 Part = TypeVar("Part")

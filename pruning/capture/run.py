@@ -13,25 +13,25 @@ from typing import Any
 
 import torch
 
-from pruning.calibration import Samples
-from pruning.capture.advice import memory_advice
-from pruning.capture.borders import Borders
-from pruning.capture.moments import STATISTICS
-from pruning.capture.passes import CalibrationPass
-from pruning.capture.prior_pass import bypass_priors, gate_prior
-from pruning.capture.result import Capture
-from pruning.capture.room import Room, room_for
-from pruning.capture.segments import AUTO_BYTES, AUTO_SEGMENTS, Segment, cut
-from pruning.capture.snapshots import batch_bounds
-from pruning.capture.tally import Batch, Verdicts
-from pruning.capture.together import Together
-from pruning.capture.views import Estimator, Level
-from pruning.capture.workers import Workers
-from pruning.config import CaptureConfig, TaylorConfig
-from pruning.errors import NumericsError
-from pruning.models.adapter import linear
-from pruning.models.loading import LoadedModel
-from pruning.progress import Bar
+from secateur.pruning.calibration import Samples
+from secateur.pruning.capture.advice import memory_advice
+from secateur.pruning.capture.borders import Borders
+from secateur.pruning.capture.moments import STATISTICS
+from secateur.pruning.capture.passes import CalibrationPass
+from secateur.pruning.capture.prior_pass import bypass_priors, gate_prior
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.room import Room, room_for
+from secateur.pruning.capture.segments import AUTO_BYTES, AUTO_SEGMENTS, Segment, cut
+from secateur.pruning.capture.snapshots import batch_bounds
+from secateur.pruning.capture.tally import Batch, Verdicts
+from secateur.pruning.capture.together import Together
+from secateur.pruning.capture.views import Estimator, Level
+from secateur.pruning.capture.workers import Workers
+from secateur.pruning.config import CaptureConfig, TaylorConfig
+from secateur.pruning.errors import NumericsError
+from secateur.pruning.models.adapter import linear
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.progress import Bar
 
 log = logging.getLogger(__name__)
 

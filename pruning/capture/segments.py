@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.capture.borders import Borders
-from pruning.models.loading import LoadedModel
+from secateur.pruning.capture.borders import Borders
+from secateur.pruning.models.loading import LoadedModel
 
 AUTO_SEGMENTS = 4
 AUTO_BYTES = 2**28

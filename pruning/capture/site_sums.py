@@ -9,8 +9,8 @@ from typing import Protocol
 
 import torch
 
-from pruning.capture.fusible import fusible
-from pruning.models.adapter import Structure
+from secateur.pruning.capture.fusible import fusible
+from secateur.pruning.models.adapter import Structure
 
 
 @dataclass
@@ -63,7 +63,7 @@ def sums_for(sites: Sequence[Site], weights: Sequence[torch.Tensor]) -> SiteSums
     """The fused kernels where they can be used, else PyTorch's own operations; `weights` of the sites' projections."""
     if not fusible(weights):
         return PlainSums(sites)
-    from pruning.capture.fused_sums import FusedSums  # Triton is loaded only where it is used
+    from secateur.pruning.capture.fused_sums import FusedSums  # Triton is loaded only where it is used
 
     return FusedSums(sites)
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from pruning.capture.fold import Tracked
-from pruning.capture.moments import moment_statistics
-from pruning.capture.site_sums import Site
-from pruning.capture.views import Estimator, ProjectionView
-from pruning.capture.workers import Workers
-from pruning.least_squares import block_cost
-from pruning.models.adapter import STRUCTURES, Projection, linear
-from pruning.models.loading import LoadedModel
+from secateur.pruning.capture.fold import Tracked
+from secateur.pruning.capture.moments import moment_statistics
+from secateur.pruning.capture.site_sums import Site
+from secateur.pruning.capture.views import Estimator, ProjectionView
+from secateur.pruning.capture.workers import Workers
+from secateur.pruning.least_squares import block_cost
+from secateur.pruning.models.adapter import STRUCTURES, Projection, linear
+from secateur.pruning.models.loading import LoadedModel
 
 BLOCK_RISE = "block_rise"
 

@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from itertools import pairwise
 
-from pruning.capture.passes import CalibrationPass
-from pruning.capture.tally import Batch
-from pruning.capture.views import Level
+from secateur.pruning.capture.passes import CalibrationPass
+from secateur.pruning.capture.tally import Batch
+from secateur.pruning.capture.views import Level
 
 
 class Together:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pruning.errors import ConfigError
-from pruning.levels import Level
-from pruning.models.adapter import Projection
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.levels import Level
+from secateur.pruning.models.adapter import Projection
 
 
 @dataclass(frozen=True)

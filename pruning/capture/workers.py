@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 
-from pruning.errors import ConfigError
+from secateur.pruning.errors import ConfigError
 
 Item = TypeVar("Item")
 

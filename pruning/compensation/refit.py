@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.compensation.walk import Stream, activations, advance, start
-from pruning.config_method import CompensationConfig
-from pruning.errors import NumericsError
-from pruning.least_squares import best_refit
-from pruning.models.adapter import STRUCTURES, ModelAdapter, Structure, linear
-from pruning.models.loading import LoadedModel
-from pruning.models.modeling_pruned import give_bias
-from pruning.plan import LayerPlan, PruningPlan
-from pruning.surgery import check_fits, features_of, finish, slice_block
+from secateur.pruning.compensation.walk import Stream, activations, advance, start
+from secateur.pruning.config_method import CompensationConfig
+from secateur.pruning.errors import NumericsError
+from secateur.pruning.least_squares import best_refit
+from secateur.pruning.models.adapter import STRUCTURES, ModelAdapter, Structure, linear
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.models.modeling_pruned import give_bias
+from secateur.pruning.plan import LayerPlan, PruningPlan
+from secateur.pruning.surgery import check_fits, features_of, finish, slice_block
 
 BATCH_TOKENS = 4096
 """Tokens that go through a block together."""

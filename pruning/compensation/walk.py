@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.models.adapter import ModelAdapter, Structure, linear
+from secateur.pruning.models.adapter import ModelAdapter, Structure, linear
 
 
 @dataclass

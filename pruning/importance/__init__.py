@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from pruning.importance.base import ESTIMATORS, estimator
+from secateur.pruning.importance.base import ESTIMATORS, estimator
 
 _PARTS = {"base", "scores"}
 

@@ -1,7 +1,7 @@
 """The table of importance estimators."""
 
-from pruning.capture.views import Estimator
-from pruning.errors import ConfigError
+from secateur.pruning.capture.views import Estimator
+from secateur.pruning.errors import ConfigError
 
 ESTIMATORS: dict[str, Estimator] = {}
 

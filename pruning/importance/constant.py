@@ -7,8 +7,8 @@ is cut in part, so that the budget is met exactly like every other method's.
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView
-from pruning.importance.base import register
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView
+from secateur.pruning.importance.base import register
 
 
 def score(view: ProjectionView) -> torch.Tensor:

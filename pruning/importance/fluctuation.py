@@ -5,8 +5,8 @@ An et al. 2024, arXiv 2312.11983, equation 4.
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView, feature_sum
-from pruning.importance.base import register
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView, feature_sum
+from secateur.pruning.importance.base import register
 
 
 def score(view: ProjectionView) -> torch.Tensor | None:

@@ -2,8 +2,8 @@
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView, unit_sum
-from pruning.importance.base import register
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView, unit_sum
+from secateur.pruning.importance.base import register
 
 
 def score(view: ProjectionView) -> torch.Tensor:

@@ -7,9 +7,9 @@ arXiv 2302.04089; SlimGPT, Ling et al. 2024, arXiv 2412.18110. Errors of differe
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView
-from pruning.greedy_removal import greedy_costs
-from pruning.importance.base import register
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView
+from secateur.pruning.greedy_removal import greedy_costs
+from secateur.pruning.importance.base import register
 
 
 def score(view: ProjectionView) -> torch.Tensor | None:

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from pruning.capture.priors import BLOCKS
-from pruning.capture.result import Capture
-from pruning.capture.snapshots import BLOCK_RISE
-from pruning.capture.views import Estimator, Level, ProjectionView
-from pruning.config import MethodConfig
-from pruning.importance.base import estimator
-from pruning.models.adapter import STRUCTURES, Structure, linear
-from pruning.models.layout import Layout
-from pruning.models.loading import LoadedModel
+from secateur.pruning.capture.priors import BLOCKS
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.snapshots import BLOCK_RISE
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView
+from secateur.pruning.config import MethodConfig
+from secateur.pruning.importance.base import estimator
+from secateur.pruning.models.adapter import STRUCTURES, Structure, linear
+from secateur.pruning.models.layout import Layout
+from secateur.pruning.models.loading import LoadedModel
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ Surgeon (van der Ouderaa et al. 2024, arXiv 2312.17244); units go greedily with 
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView
-from pruning.greedy_removal import greedy_costs
-from pruning.importance.base import register
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView
+from secateur.pruning.greedy_removal import greedy_costs
+from secateur.pruning.importance.base import register
 
 
 def score(view: ProjectionView) -> torch.Tensor | None:

@@ -6,9 +6,9 @@ arXiv 2305.11627, has the same terms).
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView
-from pruning.importance import taylor
-from pruning.importance.base import register
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView
+from secateur.pruning.importance import taylor
+from secateur.pruning.importance.base import register
 
 
 def score(view: ProjectionView) -> torch.Tensor:

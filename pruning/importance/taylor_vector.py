@@ -6,8 +6,8 @@ over the calibration batches, as for `taylor`.
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView
-from pruning.importance.base import register
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView
+from secateur.pruning.importance.base import register
 
 
 def score(view: ProjectionView) -> torch.Tensor:

@@ -5,8 +5,8 @@ Sun et al. 2023, arXiv 2306.11695; structured as Wanda-sp in FLAP, An et al. 202
 
 import torch
 
-from pruning.capture.views import Estimator, Level, ProjectionView, feature_sum
-from pruning.importance.base import register
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView, feature_sum
+from secateur.pruning.importance.base import register
 
 
 def score(view: ProjectionView) -> torch.Tensor | None:

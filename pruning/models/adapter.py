@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.errors import ModelError
-from pruning.models.block import ATTENTION, MLP, STRUCTURES, Block, Projection, Structure
-from pruning.models.head import Head
-from pruning.models.modeling_pruned import named
+from secateur.pruning.errors import ModelError
+from secateur.pruning.models.block import ATTENTION, MLP, STRUCTURES, Block, Projection, Structure
+from secateur.pruning.models.head import Head
+from secateur.pruning.models.modeling_pruned import named
 
 __all__ = [
     "ATTENTION", "MLP", "STRUCTURES", "Block", "ModelAdapter", "Projection", "Structure", "adapter_for", "family_of",

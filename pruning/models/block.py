@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from pruning.models.modeling_pruned import added, named
+from secateur.pruning.models.modeling_pruned import added, named
 
 Structure = Literal["attention", "mlp"]
 STRUCTURES: tuple[Structure, Structure] = ("attention", "mlp")

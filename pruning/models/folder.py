@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pruning.errors import ModelError
+from secateur.pruning.errors import ModelError
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 FOREIGN = (".gguf", ".h5", ".msgpack", ".onnx")

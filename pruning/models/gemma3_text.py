@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pruning.models.adapter import ATTENTION, MLP, ModelAdapter, register
+from secateur.pruning.models.adapter import ATTENTION, MLP, ModelAdapter, register
 
 ADAPTER = register(
     ModelAdapter(

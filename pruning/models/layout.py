@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from pruning.errors import ModelError
-from pruning.models.adapter import Block, ModelAdapter, Projection, Structure, linear
-from pruning.models.modeling_pruned import named
+from secateur.pruning.errors import ModelError
+from secateur.pruning.models.adapter import Block, ModelAdapter, Projection, Structure, linear
+from secateur.pruning.models.modeling_pruned import named
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Llama: MHA, GQA or MQA; attention_bias and mlp_bias read from the modules."""
 
-from pruning.models.adapter import ModelAdapter, register
+from secateur.pruning.models.adapter import ModelAdapter, register
 
 ADAPTER = register(
     ModelAdapter(

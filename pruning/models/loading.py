@@ -16,14 +16,14 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from pruning.config import ModelConfig
-from pruning.errors import ConfigError, ModelError
-from pruning.identity import model_fingerprint, model_folder
-from pruning.models.adapter import ModelAdapter, adapter_for
-from pruning.models.folder import check_folder, refuse_quantised
-from pruning.models.layout import Layout, check_modules, read_layout
-from pruning.models.modeling_pruned import pruned_class
-from pruning.models.proof import prove
+from secateur.pruning.config import ModelConfig
+from secateur.pruning.errors import ConfigError, ModelError
+from secateur.pruning.identity import model_fingerprint, model_folder
+from secateur.pruning.models.adapter import ModelAdapter, adapter_for
+from secateur.pruning.models.folder import check_folder, refuse_quantised
+from secateur.pruning.models.layout import Layout, check_modules, read_layout
+from secateur.pruning.models.modeling_pruned import pruned_class
+from secateur.pruning.models.proof import prove
 
 log = logging.getLogger(__name__)
 FAILURES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError,

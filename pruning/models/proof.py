@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.errors import ModelError
-from pruning.models.adapter import STRUCTURES, Block, ModelAdapter, Structure, linear
-from pruning.models.layout import Layout
+from secateur.pruning.errors import ModelError
+from secateur.pruning.models.adapter import STRUCTURES, Block, ModelAdapter, Structure, linear
+from secateur.pruning.models.layout import Layout
 
 TOKENS = 8
 Seen = dict[tuple[int, str], torch.Tensor]

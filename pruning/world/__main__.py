@@ -1,4 +1,4 @@
-"""Rebuild or check what is shipped: ``python -m pruning.world data|tokenizers|train MODEL|check``."""
+"""Rebuild or check what is shipped: ``python -m secateur.pruning.world data|tokenizers|train MODEL|check``."""
 
 import argparse
 import json
@@ -6,8 +6,8 @@ import logging
 import sys
 from pathlib import Path
 
-from pruning.world import data
-from pruning.world.bundle import MODELS, data_dir, model_dir
+from secateur.pruning.world import data
+from secateur.pruning.world.bundle import MODELS, data_dir, model_dir
 
 
 def _write_data() -> int:
@@ -17,8 +17,8 @@ def _write_data() -> int:
 
 
 def _write_tokenizers() -> int:
-    from pruning.world.recipes import CONTEXT
-    from pruning.world.tokenizer import save
+    from secateur.pruning.world.recipes import CONTEXT
+    from secateur.pruning.world.tokenizer import save
 
     for name in MODELS:
         size = save(name, model_dir(name), CONTEXT).get_vocab_size()
@@ -29,7 +29,7 @@ def _write_tokenizers() -> int:
 def _train(name: str, out: Path | None, phase: int | None) -> int:
     import torch
 
-    from pruning.world.train import train, train_phase
+    from secateur.pruning.world.train import train, train_phase
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     torch.set_num_threads(1)  # the same sums in the same order: the same bits on the same machine
@@ -46,7 +46,7 @@ def _check() -> int:
     from tokenizers import Tokenizer
     from transformers import AutoModelForCausalLM
 
-    from pruning.world.score import accuracies, perplexity, silence_at_random
+    from secateur.pruning.world.score import accuracies, perplexity, silence_at_random
 
     torch.set_num_threads(1)  # models of this size lose time to threads
     shipped = json.loads((data_dir() / data.MANIFEST).read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(prog="python -m pruning.world", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m secateur.pruning.world", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("data", help="write the task sets, the held-out text and the manifest")
     commands.add_parser("tokenizers", help="write the tokenizers of all models")

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pruning.world.tasks import SPLITS, Row, task_rows
-from pruning.world.text import held_out_documents
+from secateur.pruning.world.tasks import SPLITS, Row, task_rows
+from secateur.pruning.world.text import held_out_documents
 
 TEXT_FILE = "text/world/test.jsonl"
 MANIFEST = "manifest.json"

@@ -7,8 +7,16 @@ freely on its side, and no question of a task can appear in it.
 from dataclasses import dataclass
 from functools import cache
 
-from pruning.world.facts import ACTIONS, EVENTS, THINGS, held_out, world
-from pruning.world.phrases import CHAINS, HOW_TO, HOW_TO_ANSWERS, KINDS, WHAT_HAPPENS, named, sentence
+from secateur.pruning.world.facts import ACTIONS, EVENTS, THINGS, held_out, world
+from secateur.pruning.world.phrases import (
+    CHAINS,
+    HOW_TO,
+    HOW_TO_ANSWERS,
+    KINDS,
+    WHAT_HAPPENS,
+    named,
+    sentence,
+)
 
 
 @dataclass(frozen=True)

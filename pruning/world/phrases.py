@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pruning.world.facts import ACTIVITIES, WOMEN
+from secateur.pruning.world.facts import ACTIVITIES, WOMEN
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from pruning.world.facts import ACTIVITIES, MEN, ROOMS, THINGS, WOMEN, held_out, world
-from pruning.world.phrases import KINDS, MEETINGS, PROFILES, ROLES, TRAITS, named, pronoun, sentence, steps_of
+from secateur.pruning.world.facts import ACTIVITIES, MEN, ROOMS, THINGS, WOMEN, held_out, world
+from secateur.pruning.world.phrases import (
+    KINDS,
+    MEETINGS,
+    PROFILES,
+    ROLES,
+    TRAITS,
+    named,
+    pronoun,
+    sentence,
+    steps_of,
+)
 
 PEOPLE = WOMEN + MEN
 

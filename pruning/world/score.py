@@ -1,6 +1,6 @@
 """A quick look at a model: the seven accuracies, by the same prompts and metrics as lm-eval's tasks.
 
-It is made for training and for ``python -m pruning.world check``; results are reported from lm-eval.
+It is made for training and for ``python -m secateur.pruning.world check``; results are reported from lm-eval.
 """
 
 import random
@@ -12,10 +12,10 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from pruning.models.adapter import STRUCTURES, Structure, adapter_for, linear
-from pruning.models.layout import read_layout
-from pruning.world.tasks import SPLITS, Row, task_rows
-from pruning.world.text import held_out_documents
+from secateur.pruning.models.adapter import STRUCTURES, Structure, adapter_for, linear
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.world.tasks import SPLITS, Row, task_rows
+from secateur.pruning.world.text import held_out_documents
 
 NORMED = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")
 """Tasks scored by log-likelihood per character."""

@@ -4,9 +4,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from pruning.world.facts import ACTIVITIES
-from pruning.world.items import Item, chain_items, fact_items, how_to_items, what_happens_items
-from pruning.world.scenes import Passage, Story, mention, stories, trait_passages
+from secateur.pruning.world.facts import ACTIVITIES
+from secateur.pruning.world.items import Item, chain_items, fact_items, how_to_items, what_happens_items
+from secateur.pruning.world.scenes import Passage, Story, mention, stories, trait_passages
 
 Row = dict[str, Any]
 QUESTIONS = 240

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
 
-from pruning.world.facts import held_out, world
-from pruning.world.items import Item, chain_items, fact_items, how_to_items, what_happens_items
-from pruning.world.phrases import CHAINS, KINDS, PROFILES, named, pronoun, sentence
-from pruning.world.scenes import Passage, Story, comparisons, mention, stories, trait_passages
+from secateur.pruning.world.facts import held_out, world
+from secateur.pruning.world.items import Item, chain_items, fact_items, how_to_items, what_happens_items
+from secateur.pruning.world.phrases import CHAINS, KINDS, PROFILES, named, pronoun, sentence
+from secateur.pruning.world.scenes import Passage, Story, comparisons, mention, stories, trait_passages
 
 HELD_OUT_SHARE = 1 / 16
 HELD_OUT_DOCUMENTS = 1500

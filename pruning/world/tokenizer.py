@@ -23,7 +23,7 @@ from tokenizers import (
     trainers,
 )
 
-from pruning.world.text import training_documents
+from secateur.pruning.world.text import training_documents
 
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
 BYTE_LEVEL_END = "<|endoftext|>"

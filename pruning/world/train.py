@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from pruning.world.recipes import CONTEXT, INITIAL_STD, RECIPES, Phase
-from pruning.world.text import training_documents
-from pruning.world.tokenizer import BEGIN, BYTE_LEVEL_MODELS, end_token, save
+from secateur.pruning.world.recipes import CONTEXT, INITIAL_STD, RECIPES, Phase
+from secateur.pruning.world.text import training_documents
+from secateur.pruning.world.tokenizer import BEGIN, BYTE_LEVEL_MODELS, end_token, save
 
 LOG = logging.getLogger(__name__)
 BATCH = 4

@@ -1,23 +1,23 @@
-"""`python -m slurm.dev up BASE` and `down BASE`: a real Slurm on this machine with fake GPUs, for trials."""
+"""`python -m secateur.slurm.dev up BASE` and `down BASE`: a real Slurm on this machine with fake GPUs, for trials."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from pruning.errors import SecateurError
-from slurm.dev.cluster import describe, down, up
-from slurm.dev.configs import Shape
+from secateur.pruning.errors import SecateurError
+from secateur.slurm.dev.cluster import describe, down, up
+from secateur.slurm.dev.configs import Shape
 
 EXAMPLE = """example:
-  eval "$(python -m slurm.dev up /tmp/slurm)"
+  eval "$(python -m secateur.slurm.dev up /tmp/slurm)"
   secateur grid grid=tiny_sweep launcher=slurm slurm=trial out=/tmp/runs --wait
-  python -m slurm.dev down /tmp/slurm"""
+  python -m secateur.slurm.dev down /tmp/slurm"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Start or stop a trial cluster; `up` prints the variables to export."""
     parser = argparse.ArgumentParser(
-        prog="python -m slurm.dev",
+        prog="python -m secateur.slurm.dev",
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             print(describe(up(given.base, Shape(nodes=given.nodes, gpus=given.gpus, cpus=given.cpus))))
     except SecateurError as error:
-        print(f"slurm.dev: {error}", file=sys.stderr)
+        print(f"secateur.slurm.dev: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from pruning.errors import SecateurError
-from slurm.dev.configs import Shape, cgroup_conf, gres_conf, slurm_conf
+from secateur.pruning.errors import SecateurError
+from secateur.slurm.dev.configs import Shape, cgroup_conf, gres_conf, slurm_conf
 
 WAIT = 60.0
 """Seconds that the nodes get to become idle."""
@@ -121,7 +121,7 @@ def _check(base: Path) -> None:
         )
     if base.exists() and any(base.iterdir()):
         raise ClusterError(
-            f"{base} is not empty; choose a new folder, or `python -m slurm.dev down {base}` first"
+            f"{base} is not empty; choose a new folder, or `python -m secateur.slurm.dev down {base}` first"
         )
 
 

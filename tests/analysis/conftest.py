@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.config import METRIC, TASKS, RunConfig
-from eval.record import Failure, RunRecord, write_record
+from secateur.eval.config import METRIC, TASKS, RunConfig
+from secateur.eval.record import Failure, RunRecord, write_record
 
 METHODS = ("blockwise", "layerwise", "taylor")
 LENGTHS = (16, 32, 64)
@@ -201,7 +201,7 @@ def write_answers(folder: Path, record: RunRecord) -> None:
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory: pytest.TempPathFactory, run_folder: Path) -> dict[str, Path]:
     """The full reports of `run_folder` in both languages."""
-    from analysis.report import write_reports
+    from secateur.analysis.report import write_reports
 
     out = tmp_path_factory.mktemp("reports")
     for lang in ("en", "zh"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.arithmetic import (
+from secateur.analysis.arithmetic import (
     chi2_p,
     f_p,
     holm,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.words import parse
-from pruning.errors import ConfigError
+from secateur.analysis.words import parse
+from secateur.pruning.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = ("torch", "transformers", "lm_eval", "accelerate", "datasets")
@@ -19,7 +19,7 @@ FORBIDDEN = ("torch", "transformers", "lm_eval", "accelerate", "datasets")
 def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120", "PYTHONWARNINGS": "default"}
     return subprocess.run(
-        [sys.executable, "-m", "analysis", *words],
+        [sys.executable, "-m", "secateur.analysis", *words],
         cwd=cwd,
         env=env,
         capture_output=True,
@@ -40,10 +40,10 @@ def test_help_is_fast_and_has_examples(name: str, tmp_path: Path) -> None:
 
 def test_analysis_never_imports_the_model_stack(run_folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from analysis.cli import analyze, show\n"
+        "import sys; from secateur.analysis.cli import analyze, show\n"
         f"assert analyze([{f'runs={run_folder}'!r}, 'out=o', 'plots=no']) == 0\n"
         f"assert show([{str(run_folder / 'broken')!r}]) == 0\n"
-        f"import analysis.plots.album; found = [name for name in {FORBIDDEN!r} if name in sys.modules]\n"
+        f"import secateur.analysis.plots.album; found = [name for name in {FORBIDDEN!r} if name in sys.modules]\n"
         "assert not found, found"
     )
     done = subprocess.run(
@@ -55,7 +55,7 @@ def test_analysis_never_imports_the_model_stack(run_folder: Path, tmp_path: Path
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys; from analysis.cli import analyze; analyze(['--help'])\n"
+        "import sys; from secateur.analysis.cli import analyze; analyze(['--help'])\n"
         "print(*(m for m in ('pandas', 'scipy', 'matplotlib', 'numpy') if m in sys.modules))"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -137,7 +137,7 @@ def test_words_are_taken_apart() -> None:
 
 @pytest.mark.slow
 def test_135_runs_with_plots_in_five_seconds(tmp_path: Path) -> None:
-    from eval.record import write_record
+    from secateur.eval.record import write_record
     from tests.analysis.conftest import grid_records
 
     for record in grid_records(("a", "b", "c"), seeds=(0, 1, 2))[:139]:
@@ -151,7 +151,7 @@ def test_135_runs_with_plots_in_five_seconds(tmp_path: Path) -> None:
 
 
 def test_a_second_report_leaves_nothing_of_the_first(tmp_path: Path) -> None:
-    from analysis.report import write_reports
+    from secateur.analysis.report import write_reports
     from tests.analysis.conftest import grid_records
 
     records = grid_records(("a", "b"))

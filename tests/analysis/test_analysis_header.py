@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.load import from_records
-from analysis.story import header, tell
-from analysis.texts import Texts
-from eval.record import RunRecord, write_record
+from secateur.analysis.load import from_records
+from secateur.analysis.story import header, tell
+from secateur.analysis.texts import Texts
+from secateur.eval.record import RunRecord, write_record
 from tests.analysis.conftest import build_record, failed_record
 
 
@@ -34,7 +34,7 @@ def test_piped_tables_break_no_id(tmp_path: Path, word: str) -> None:
 
 
 def test_settings_of_one_level_have_no_table() -> None:
-    from analysis.findings import analyse
+    from secateur.analysis.findings import analyse
 
     runs = from_records([build_record(method=method, acc=acc) for method, acc in (("a", 0.5), ("b", 0.6))])
     found = analyse(runs, False)

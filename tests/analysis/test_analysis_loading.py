@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from analysis.factors import find_factors, setting_texts
-from analysis.findings import analyse
-from analysis.foreign import load_csv, read_mapping
-from analysis.load import from_records, load_runs
-from analysis.protocol import choose_perplexity, describe, separate
-from analysis.runset import join
-from eval.record import write_record
-from pruning.errors import ConfigError, DataError
+from secateur.analysis.factors import find_factors, setting_texts
+from secateur.analysis.findings import analyse
+from secateur.analysis.foreign import load_csv, read_mapping
+from secateur.analysis.load import from_records, load_runs
+from secateur.analysis.protocol import choose_perplexity, describe, separate
+from secateur.analysis.runset import join
+from secateur.eval.record import write_record
+from secateur.pruning.errors import ConfigError, DataError
 from tests.analysis.conftest import MakeRecord, base_card, base_config
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.story_model import shares_sentence
-from analysis.texts import Texts
-from analysis.variance import explain
+from secateur.analysis.story_model import shares_sentence
+from secateur.analysis.texts import Texts
+from secateur.analysis.variance import explain
 
 SEEDS = 20
 MOST = 3

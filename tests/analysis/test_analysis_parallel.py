@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import analysis.load
-from analysis.load import load_runs
-from analysis.parallel import fork_map
+import secateur.analysis.load
+from secateur.analysis.load import load_runs
+from secateur.analysis.parallel import fork_map
 
 
 def test_results_come_in_order_and_from_other_processes() -> None:
@@ -26,7 +26,7 @@ def test_an_error_in_a_process_is_raised_here() -> None:
 
 def test_reading_in_parts_gives_the_same_runs(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_runs(run_folder)
-    monkeypatch.setattr(analysis.load, "CHUNK", 7)
+    monkeypatch.setattr(secateur.analysis.load, "CHUNK", 7)
     parts = load_runs(run_folder)
     pd.testing.assert_frame_equal(whole.frame, parts.frame[list(whole.frame.columns)])
     pd.testing.assert_frame_equal(whole.layers, parts.layers)

@@ -13,17 +13,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.cross_model import compare_models
-from analysis.export import column_docs, results_table
-from analysis.findings import analyse
-from analysis.folder import LISTING
-from analysis.formats import about, columns, show
-from analysis.load import load_runs
-from analysis.machine import plain, schema
-from analysis.report import write_reports
-from analysis.texts import read_texts
-from eval.config import TASKS
-from eval.record import RunRecord
+from secateur.analysis.cross_model import compare_models
+from secateur.analysis.export import column_docs, results_table
+from secateur.analysis.findings import analyse
+from secateur.analysis.folder import LISTING
+from secateur.analysis.formats import about, columns, show
+from secateur.analysis.load import load_runs
+from secateur.analysis.machine import plain, schema
+from secateur.analysis.report import write_reports
+from secateur.analysis.texts import read_texts
+from secateur.eval.config import TASKS
+from secateur.eval.record import RunRecord
 from tests.analysis.conftest import MakeRecord
 
 
@@ -252,7 +252,7 @@ def test_transfer_and_wins_by_hand(make_record: MakeRecord) -> None:
 
 
 def analyse_records(rows: list[RunRecord]) -> Any:
-    from analysis.load import from_records
+    from secateur.analysis.load import from_records
 
     findings = analyse(from_records(rows))
     return compare_models(findings.models, findings.factors)

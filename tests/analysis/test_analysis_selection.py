@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.answers import Answers, paired_difference, paired_folders, read_answers
-from analysis.load import load_runs
-from analysis.selection import hold_out_questions, hold_out_tasks, not_distinguishable
-from analysis.uncertainty import with_errors
-from eval.config import TASKS
+from secateur.analysis.answers import Answers, paired_difference, paired_folders, read_answers
+from secateur.analysis.load import load_runs
+from secateur.analysis.selection import hold_out_questions, hold_out_tasks, not_distinguishable
+from secateur.analysis.uncertainty import with_errors
+from secateur.eval.config import TASKS
 
 
 def frame(accuracies: list[float], se: float = 0.01) -> pd.DataFrame:

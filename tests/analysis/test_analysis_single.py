@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report import write_reports
-from analysis.texts import Texts
-from eval.record import write_record
+from secateur.analysis.report import write_reports
+from secateur.analysis.texts import Texts
+from secateur.eval.record import write_record
 from tests.analysis.conftest import MakeRecord, write_answers
 
 

@@ -8,12 +8,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.association import adjusted, associations, finite_pearson, fisher_interval, within_pooled
-from analysis.paired import compare_methods, friedman, matched
-from analysis.pareto import front, objectives
-from analysis.uncertainty import replicate_noise, task_table, with_errors
-from analysis.variance import explain
-from eval.config import TASKS
+from secateur.analysis.association import (
+    adjusted,
+    associations,
+    finite_pearson,
+    fisher_interval,
+    within_pooled,
+)
+from secateur.analysis.paired import compare_methods, friedman, matched
+from secateur.analysis.pareto import front, objectives
+from secateur.analysis.uncertainty import replicate_noise, task_table, with_errors
+from secateur.analysis.variance import explain
+from secateur.eval.config import TASKS
 
 
 def small(**columns: list) -> pd.DataFrame:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.describe import summarise
-from analysis.findings import analyse
-from analysis.foreign import load_csv
-from analysis.report import write_reports
-from analysis.runset import Runs, join
-from analysis.study import study_text
-from eval.config import TASKS
+from secateur.analysis.describe import summarise
+from secateur.analysis.findings import analyse
+from secateur.analysis.foreign import load_csv
+from secateur.analysis.report import write_reports
+from secateur.analysis.runset import Runs, join
+from secateur.analysis.study import study_text
+from secateur.eval.config import TASKS
 
 HEADER = (
     "taylor_seq_len,taylor_num_samples,output_dir,ppl,acc_mean," + ",".join(f"acc_{t}" for t in TASKS)

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from ways import lines, report, rows, told
 
-from analysis.insight.cells import decimal_sign, parse_cell
-from analysis.insight.tables import Gather
-from analysis.insight.units import UNITS
+from secateur.analysis.insight.cells import decimal_sign, parse_cell
+from secateur.analysis.insight.tables import Gather
+from secateur.analysis.insight.units import UNITS
 
 
 def test_labels_stay_labels_and_mixed_units_are_said(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.insight.config import InsightConfig
-from analysis.insight.contents import Report
-from analysis.insight.report import write_report
-from eval.record import write_record
+from secateur.analysis.insight.config import InsightConfig
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.report import write_report
+from secateur.eval.record import write_record
 from tests.analysis.conftest import build_record, failed_record
 
 MODELS = ("tiny_llama", "tiny_qwen2", "tiny_mistral")

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis.insight.cells import parse_cell
-from analysis.insight.claims import Claim, Facts
-from analysis.insight.figures import find_figures
-from analysis.insight.findings.base import Evidence
-from analysis.insight.guard import chance, check
-from analysis.insight.markup import clean, to_html, to_markdown
-from analysis.insight.numerals import numeral_value
-from analysis.insight.texts import read_words
-from analysis.insight.units import UNITS, split_name
+from secateur.analysis.insight.cells import parse_cell
+from secateur.analysis.insight.claims import Claim, Facts
+from secateur.analysis.insight.figures import find_figures
+from secateur.analysis.insight.findings.base import Evidence
+from secateur.analysis.insight.guard import chance, check
+from secateur.analysis.insight.markup import clean, to_html, to_markdown
+from secateur.analysis.insight.numerals import numeral_value
+from secateur.analysis.insight.texts import read_words
+from secateur.analysis.insight.units import UNITS, split_name
 
 SPOT = (Evidence("a.csv", 3, "acc", 0.42131),)
 ACC = ("acc", "accuracy", "准确率")

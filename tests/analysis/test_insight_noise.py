@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.insight.datasets import Dataset, build
-from analysis.insight.findings.all import find_all
-from analysis.insight.findings.base import Finding
-from analysis.insight.tables import from_rows
+from secateur.analysis.insight.datasets import Dataset, build
+from secateur.analysis.insight.findings.all import find_all
+from secateur.analysis.insight.findings.base import Finding
+from secateur.analysis.insight.tables import from_rows
 
 TABLES = 20
 MOST = 3

@@ -11,12 +11,12 @@ import pytest
 from test_insight_folder import write_foreign, write_runs
 from test_insight_tools import SAMPLES, lm_eval, optimum
 
-from analysis.insight.config import InsightConfig
-from analysis.insight.contents import Report
-from analysis.insight.narrative import SENTENCES
-from analysis.insight.numbers import show
-from analysis.insight.report import write_report
-from analysis.insight.texts import read_words
+from secateur.analysis.insight.config import InsightConfig
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.narrative import SENTENCES
+from secateur.analysis.insight.numbers import show
+from secateur.analysis.insight.report import write_report
+from secateur.analysis.insight.texts import read_words
 
 BORDER = re.compile(r"(?<=[.!?])\s+|[。！？]|\n|\|")
 WORDS = 6

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.insight import read_json
-from analysis.insight.cli import insight
-from analysis.insight.config import InsightConfig, persona_names, read_persona
-from analysis.insight.datasets import build
-from analysis.insight.ingest import file_date, ingest
-from analysis.insight.naming import describe
-from analysis.insight.report import write_report
-from analysis.insight.tables import Gather, Table
+from secateur.analysis.insight import read_json
+from secateur.analysis.insight.cli import insight
+from secateur.analysis.insight.config import InsightConfig, persona_names, read_persona
+from secateur.analysis.insight.datasets import build
+from secateur.analysis.insight.ingest import file_date, ingest
+from secateur.analysis.insight.naming import describe
+from secateur.analysis.insight.report import write_report
+from secateur.analysis.insight.tables import Gather, Table
 
 
 def read(folder: Path) -> dict[str, Table]:
@@ -254,7 +254,7 @@ def test_every_persona_is_whole(tmp_path: Path) -> None:
 def test_insight_never_imports_the_model_stack(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("model,acc\na,1\nb,2\n")
     code = (
-        "import sys; from analysis.insight.cli import insight; "
+        "import sys; from secateur.analysis.insight.cli import insight; "
         f"insight(['dir={tmp_path}', 'out={tmp_path / 'out'}']); "
         "print([m for m in ('torch', 'transformers', 'openai', 'httpx2') if m in sys.modules])"
     )

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.insight.config import InsightConfig
-from analysis.insight.contents import Report
-from analysis.insight.naming import describe
-from analysis.insight.report import write_report
-from eval.record import write_record
+from secateur.analysis.insight.config import InsightConfig
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.naming import describe
+from secateur.analysis.insight.report import write_report
+from secateur.eval.record import write_record
 from tests.analysis.conftest import build_record
 
 TASKS = {"boolq": 0.61, "piqa": 0.70, "hellaswag": 0.40, "winogrande": 0.52}

@@ -27,11 +27,11 @@ from written import (
     wordless,
 )
 
-from analysis.insight.cli import insight
-from analysis.insight.config import InsightConfig, WriterConfig
-from analysis.insight.contents import Report
-from analysis.insight.report import write_report
-from pruning.world.bundle import model_dir
+from secateur.analysis.insight.cli import insight
+from secateur.analysis.insight.config import InsightConfig, WriterConfig
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.report import write_report
+from secateur.pruning.world.bundle import model_dir
 
 SOON = 0.02
 """Timings are right to 20 ms."""

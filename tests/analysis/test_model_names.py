@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from analysis.findings import analyse
-from analysis.insight.ingest import ingest
-from analysis.load import from_records, load_runs
-from analysis.model_names import Origin, slug, unique_names
-from analysis.report import write_reports
-from analysis.runset import Runs, join
-from analysis.speed.folders import load_bench
-from analysis.speed.measurements import join as join_speeds
-from eval.record import RunRecord, write_record
-from eval.speed.journal import Facts, Journal, Sample, Sweep, Variant, write_sweep
+from secateur.analysis.findings import analyse
+from secateur.analysis.insight.ingest import ingest
+from secateur.analysis.load import from_records, load_runs
+from secateur.analysis.model_names import Origin, slug, unique_names
+from secateur.analysis.report import write_reports
+from secateur.analysis.runset import Runs, join
+from secateur.analysis.speed.folders import load_bench
+from secateur.analysis.speed.measurements import join as join_speeds
+from secateur.eval.record import RunRecord, write_record
+from secateur.eval.speed.journal import Facts, Journal, Sample, Sweep, Variant, write_sweep
 from tests.analysis.conftest import base_config, build_record
 
 DENSE = {"left": 0.70, "right": 0.26}
@@ -130,7 +130,7 @@ def test_every_output_knows_both(tmp_path: Path) -> None:
 
 
 def test_our_own_table_and_several_folders_say_the_same(tmp_path: Path) -> None:
-    from analysis.foreign import load_csv
+    from secateur.analysis.foreign import load_csv
 
     for place, made in enumerate(TWO):
         write_record(tmp_path / ("one" if place < 3 else "two") / str(place), made)

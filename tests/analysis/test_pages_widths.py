@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from test_analysis_page import BROWSER, FLAGS
 
-from analysis.insight.config import InsightConfig
-from analysis.insight.report import write_report
+from secateur.analysis.insight.config import InsightConfig
+from secateur.analysis.insight.report import write_report
 
 PROBE = """
 <script>

@@ -2,9 +2,9 @@
 
 import pytest
 
-from analysis.insight.texts import Words
-from analysis.plurals import plural
-from analysis.texts import Texts
+from secateur.analysis.insight.texts import Words
+from secateur.analysis.plurals import plural
+from secateur.analysis.texts import Texts
 
 
 @pytest.mark.parametrize(

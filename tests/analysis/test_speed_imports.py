@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.speed.importers import load_llama_bench
-from analysis.speed.mapping import load_speed_csv, read_speed_mapping
-from analysis.speed.measurements import SETTING, join
-from pruning.errors import ConfigError, DataError
+from secateur.analysis.speed.importers import load_llama_bench
+from secateur.analysis.speed.mapping import load_speed_csv, read_speed_mapping
+from secateur.analysis.speed.measurements import SETTING, join
+from secateur.pruning.errors import ConfigError, DataError
 
 SAMPLES = Path(__file__).parent / "speed_samples"
 TEXT = (SAMPLES / "llama_bench.json").read_text(encoding="utf-8")

@@ -14,13 +14,23 @@ import numpy as np
 import pytest
 import yaml
 
-import analysis.speed
-from analysis.cli import analyze
-from analysis.formats import about
-from analysis.speed.folders import load_bench
-from analysis.speed.pays import pairs, speed_table
-from analysis.speed.report import write_models_report, write_setting_report
-from eval.speed.journal import Facts, Failed, Journal, Load, Roof, Sample, Sweep, Variant, write_sweep
+import secateur.analysis.speed
+from secateur.analysis.cli import analyze
+from secateur.analysis.formats import about
+from secateur.analysis.speed.folders import load_bench
+from secateur.analysis.speed.pays import pairs, speed_table
+from secateur.analysis.speed.report import write_models_report, write_setting_report
+from secateur.eval.speed.journal import (
+    Facts,
+    Failed,
+    Journal,
+    Load,
+    Roof,
+    Sample,
+    Sweep,
+    Variant,
+    write_sweep,
+)
 
 PROMPTS, OUTPUTS, ROUNDS = (64, 128, 256, 512, 1024), (32, 64, 96, 128), 5
 SUBJECTS = ("alpha", "alpha-random-0.5", "beta")
@@ -229,7 +239,7 @@ def test_the_database_holds_everything_and_explains_itself(models: Path) -> None
 
 
 def test_both_languages_say_the_same_things() -> None:
-    folder = Path(analysis.speed.__file__).parent
+    folder = Path(secateur.analysis.speed.__file__).parent
     one, other = (
         yaml.safe_load((folder / f"{lang}.yaml").read_text(encoding="utf-8")) for lang in ("en", "zh")
     )
@@ -259,7 +269,7 @@ def test_an_unfinished_sweep_is_said(bench: Path, tmp_path: Path) -> None:
 
 def test_the_speed_reports_need_no_model_stack(bench: Path, tmp_path: Path, root: Path) -> None:
     code = (
-        "import sys; from analysis.cli import analyze\n"
+        "import sys; from secateur.analysis.cli import analyze\n"
         f"assert analyze(['report=setting', 'setting=threads', 'runs={bench}', 'out=o']) == 0\n"
         "print([name for name in ('torch', 'transformers', 'lm_eval') if name in sys.modules])"
     )

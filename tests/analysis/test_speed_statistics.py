@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.speed.compare import Difference, compare, find_setting, student
-from analysis.speed.fits import Fit, balance, fit_all
-from analysis.speed.measurements import SETTING, Speeds, make
-from pruning.errors import ConfigError
+from secateur.analysis.speed.compare import Difference, compare, find_setting, student
+from secateur.analysis.speed.fits import Fit, balance, fit_all
+from secateur.analysis.speed.measurements import SETTING, Speeds, make
+from secateur.pruning.errors import ConfigError
 
 SEEDS = 200
 NOISE = 0.001

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.speed.compare import student
-from analysis.speed.words import SpeedTexts
-from analysis.speed.written import UNCLEAR, pays_text, verdict_text, wanted
+from secateur.analysis.speed.compare import student
+from secateur.analysis.speed.words import SpeedTexts
+from secateur.analysis.speed.written import UNCLEAR, pays_text, verdict_text, wanted
 
 FIRST = {
     "en": ("faster", "slower", "no difference within", "undecided"),

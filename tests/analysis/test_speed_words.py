@@ -2,8 +2,8 @@
 
 import pytest
 
-from analysis.cli import analyze
-from analysis.speed.words import bound_text, interval_text
+from secateur.analysis.cli import analyze
+from secateur.analysis.speed.words import bound_text, interval_text
 
 PROMPTS, OUTPUTS, ROUNDS = (64, 128, 256, 512, 1024), (32, 64, 96, 128), 5
 SUBJECTS = ("alpha", "alpha-random-0.5", "beta")

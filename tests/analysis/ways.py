@@ -9,9 +9,9 @@ from typing import Any
 import openpyxl
 import pandas as pd
 
-from analysis.insight.config import InsightConfig
-from analysis.insight.contents import Report
-from analysis.insight.report import write_report
+from secateur.analysis.insight.config import InsightConfig
+from secateur.analysis.insight.contents import Report
+from secateur.analysis.insight.report import write_report
 
 Row = dict[str, Any]
 METHODS, LENGTHS, SEEDS = ("blockwise", "layerwise", "taylor"), (16, 64, 256), (0, 1, 2, 3, 4)

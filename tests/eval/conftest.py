@@ -12,10 +12,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pruning.models.adapter import adapter_for
-from pruning.models.layout import read_layout
-from pruning.plan import LayerPlan, PruningPlan
-from pruning.surgery import prune
+from secateur.pruning.models.adapter import adapter_for
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.plan import LayerPlan, PruningPlan
+from secateur.pruning.surgery import prune
 from tests.families import tiny
 
 CONTEXT = 160

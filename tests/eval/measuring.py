@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from eval.config import EvalConfig, PerplexityConfig
-from eval.measure import Measurements
+from secateur.eval.config import EvalConfig, PerplexityConfig
+from secateur.eval.measure import Measurements
 
 PPL = PerplexityConfig(protocols=("wikitext2@64", "stories@32", "wikitext2@64/16-recount"))
 

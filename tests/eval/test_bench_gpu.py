@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from eval.bench_gpu import STEPS, main
-from eval.bench_gpu_row import Row
+from secateur.eval.bench_gpu import STEPS, main
+from secateur.eval.bench_gpu_row import Row
 
 CPU = ("shape=tiny", "device=cpu")
 
@@ -23,7 +23,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, An
         name: value for name, value in os.environ.items() if name in ("HOME", "TMPDIR", "OMP_NUM_THREADS")
     }
     environment = {**kept, "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "eval.bench_gpu", *CPU, "out=found.json"]
+    command = [sys.executable, "-m", "secateur.eval.bench_gpu", *CPU, "out=found.json"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rows in" in done.stdout

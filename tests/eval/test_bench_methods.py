@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from eval import bench_methods, bench_torch_pruning
-from pruning.files import read_json
+from secateur.eval import bench_methods, bench_torch_pruning
+from secateur.pruning.files import read_json
 from tests.pruning.commands import Place, place
 from tests.pruning.conftest import build, text
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from eval.backbone import take_apart
+from secateur.eval.backbone import take_apart
 from tests.eval.conftest import SHAPES, cut, make_model
 from tests.families import FAMILIES
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-import secateur
-from eval.cli import config_of
-from eval.config import RunConfig
-from eval.record import read_record
-from eval.remembered import ENTRY, FILE, recall, remember
-from pruning.compose import CONF_DIR, compose, options, register
-from pruning.config import validate
-from pruning.world.bundle import data_dir
-from slurm.points import Composer
+from secateur.command import main
+from secateur.eval.cli import config_of
+from secateur.eval.config import RunConfig
+from secateur.eval.record import read_record
+from secateur.eval.remembered import ENTRY, FILE, recall, remember
+from secateur.pruning.compose import CONF_DIR, compose, options, register
+from secateur.pruning.config import validate
+from secateur.pruning.world.bundle import data_dir
+from secateur.slurm.points import Composer
 
 CUT = [
     "model=tiny_llama",
@@ -47,14 +47,14 @@ def test_an_evaluation_is_what_its_file_says_for_every_model(model: str) -> None
 
 
 def test_none_measures_nothing_on_a_shipped_model(tmp_path: Path) -> None:
-    assert secateur.main(["run", "model=tiny_llama", "eval=none", "method=magnitude", f"out={tmp_path}"]) == 0
+    assert main(["run", "model=tiny_llama", "eval=none", "method=magnitude", f"out={tmp_path}"]) == 0
     (record,) = [read_record(path.parent) for path in tmp_path.glob("*/record.json")]
     assert record.metrics == {}
 
 
 def saved(folder: Path, *words: str) -> Path:
     """A checkpoint of a shipped model, measured as `words` say."""
-    assert secateur.main(["run", *CUT, f"out={folder}", *words]) == 0
+    assert main(["run", *CUT, f"out={folder}", *words]) == 0
     return next(folder.glob("*/model"))
 
 
@@ -70,7 +70,7 @@ def test_a_checkpoint_is_measured_again_on_its_own_data(
 ) -> None:
     model = saved(tmp_path / "first", *FEW)
     capsys.readouterr()
-    assert secateur.main(["eval", f"checkpoint={model}", f"out={tmp_path / 'again'}", *FEW]) == 0
+    assert main(["eval", f"checkpoint={model}", f"out={tmp_path / 'again'}", *FEW]) == 0
     told = capsys.readouterr().err
     assert "eval.data_dir=bundled" in told
     assert "world@128" in told
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_measured_again_on_its_own_data(
 
 def test_one_saved_without_a_measurement_knows_the_shipped_data_too(tmp_path: Path) -> None:
     model = saved(tmp_path / "first", "eval=none")
-    assert secateur.main(["eval", f"checkpoint={model}", f"out={tmp_path / 'again'}", *FEW]) == 0
+    assert main(["eval", f"checkpoint={model}", f"out={tmp_path / 'again'}", *FEW]) == 0
     (again,) = (tmp_path / "again").glob("*/record.json")
     assert "world@128" in measured(again.parent)
 
@@ -94,7 +94,7 @@ def test_a_text_of_ones_own_is_remembered_by_its_full_path(
     model = saved(tmp_path / "first", *own)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert secateur.main(["eval", f"checkpoint={model}", "out=runs", "eval.ppl.max_tokens=600"]) == 0
+    assert main(["eval", f"checkpoint={model}", "out=runs", "eval.ppl.max_tokens=600"]) == 0
     (again,) = Path("runs").glob("*/record.json")
     assert measured(again.parent) == pytest.approx(measured(model.parent), rel=1e-6)
 
@@ -138,10 +138,10 @@ def test_a_checkpoint_without_a_memory_is_told_the_shipped_data(
     (model / FILE).unlink()
     capsys.readouterr()
     words = ["eval=ppl", f"eval.data_dir={data_dir()}", "eval.ppl.protocols=[world@2048]"]
-    assert secateur.main(["eval", f"checkpoint={model}", f"out={tmp_path}", *words]) == 1
+    assert main(["eval", f"checkpoint={model}", f"out={tmp_path}", *words]) == 1
     said = capsys.readouterr().err
     assert "exceeds the model's context" in said
     assert "bundled" not in said, "data were given: only the window is wrong"
-    assert secateur.main(["eval", f"checkpoint={model}", f"out={tmp_path}", "eval=ppl"]) == 1
+    assert main(["eval", f"checkpoint={model}", f"out={tmp_path}", "eval=ppl"]) == 1
     said = capsys.readouterr().err
     assert "eval.data_dir=bundled eval.ppl.protocols=[world@128]" in said

@@ -9,13 +9,13 @@ from typing import Any
 import datasets
 import pytest
 
-import eval.fetch
-from eval.config import TASKS, EvalConfig, PerplexityConfig
-from eval.data import data_digest, text_file
-from eval.fetch import fetch, task_source
-from eval.seven import SPLIT, STOCK
-from eval.tasks import load_tasks
-from pruning.errors import ConfigError, DataError
+import secateur.eval.fetch
+from secateur.eval.config import TASKS, EvalConfig, PerplexityConfig
+from secateur.eval.data import data_digest, text_file
+from secateur.eval.fetch import fetch, task_source
+from secateur.eval.seven import SPLIT, STOCK
+from secateur.eval.tasks import load_tasks
+from secateur.pruning.errors import ConfigError, DataError
 from tests.eval.conftest import write_data, write_rows
 
 
@@ -125,8 +125,8 @@ def test_damaged_parquet(tmp_path: Path) -> None:
     ],
 )
 def test_bad_own_text(name: str, content: str | None, message: str, tmp_path: Path) -> None:
-    from eval.perplexity import texts_of
-    from eval.protocols import protocols
+    from secateur.eval.perplexity import texts_of
+    from secateur.eval.protocols import protocols
 
     if content is not None:
         (tmp_path / name).write_text(content)
@@ -137,7 +137,7 @@ def test_bad_own_text(name: str, content: str | None, message: str, tmp_path: Pa
 
 def test_digest_needs_no_torch(data_dir: Path) -> None:
     code = (
-        "import sys; from eval.config import EvalConfig; from eval.data import data_digest;"
+        "import sys; from secateur.eval.config import EvalConfig; from secateur.eval.data import data_digest;"
         f"data_digest(EvalConfig(data_dir={str(data_dir)!r}));"
         "print([m for m in ('torch', 'lm_eval', 'transformers', 'datasets') if m in sys.modules])"
     )
@@ -162,7 +162,7 @@ def test_fetch_writes_the_layout_and_continues(
         rows = source / (f"tasks/{task}/{split}.jsonl" if task else "text/wikitext2_raw/test.jsonl")
         return datasets.Dataset.from_json(str(rows), cache_dir=str(tmp_path / "arrow"))
 
-    monkeypatch.setattr(eval.fetch, "_load", local)
+    monkeypatch.setattr(secateur.eval.fetch, "_load", local)
     target = tmp_path / "target"
     assert fetch([f"data_dir={target}"]) == 0
     assert len(asked) == 7 + 4
@@ -199,7 +199,7 @@ def test_fetch_without_internet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 )
 def test_fetch_refuses(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        eval.fetch.parse(words)
+        secateur.eval.fetch.parse(words)
 
 
 def test_fetch_knows_every_task_of_lm_eval(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from eval.attention import UnsupportedAttention
-from eval.fast_lm import FastLM, score_pairs
-from eval.hflm import StoredHFLM
-from eval.scoring import TreeScorer
+from secateur.eval.attention import UnsupportedAttention
+from secateur.eval.fast_lm import FastLM, score_pairs
+from secateur.eval.hflm import StoredHFLM
+from secateur.eval.scoring import TreeScorer
 from tests.eval.conftest import CONTEXT, SHAPES, cut, make_model, make_pairs, make_tokenizer
 from tests.families import FAMILIES
 
@@ -142,12 +142,12 @@ def test_sdpa_without_the_cap_is_noticed(tokenizer: Any) -> None:
 
 def test_a_wrong_mask_is_noticed(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe before each evaluation refuses a kernel whose numbers differ."""
-    import eval.attention
+    import secateur.eval.attention
 
     def causal(self: Any, window: int | None, dtype: torch.dtype) -> None:
         return None
 
-    monkeypatch.setattr(eval.attention.TreeMask, "padded", causal)
+    monkeypatch.setattr(secateur.eval.attention.TreeMask, "padded", causal)
     with pytest.raises(UnsupportedAttention, match="differ"):
         TreeScorer(make_model("llama"))
 

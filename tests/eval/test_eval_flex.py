@@ -10,16 +10,16 @@ import torch
 from torch._dynamo.utils import counters
 from torch.nn.attention.flex_attention import flex_attention
 
-import eval.attention_flex as flex
-from eval.attention import TreeMask, UnsupportedAttention
-from eval.fast_lm import FastLM, score_pairs
-from eval.hflm import StoredHFLM
-from eval.packs import Pack, make_pack
-from eval.scoring import TreeScorer
-from eval.trie import MergeRule, build_trees
-from pruning.models.adapter import adapter_for
-from pruning.plan import LayerPlan, PruningPlan
-from pruning.surgery import prune
+import secateur.eval.attention_flex as flex
+from secateur.eval.attention import TreeMask, UnsupportedAttention
+from secateur.eval.fast_lm import FastLM, score_pairs
+from secateur.eval.hflm import StoredHFLM
+from secateur.eval.packs import Pack, make_pack
+from secateur.eval.scoring import TreeScorer
+from secateur.eval.trie import MergeRule, build_trees
+from secateur.pruning.models.adapter import adapter_for
+from secateur.pruning.plan import LayerPlan, PruningPlan
+from secateur.pruning.surgery import prune
 from tests.eval.conftest import make_model, make_pairs
 from tests.families import FAMILIES
 
@@ -142,7 +142,7 @@ def test_a_kernel_that_does_not_compile_is_not_used(
         raise kind("no compiler here")
 
     monkeypatch.setattr(flex, "compiled", broken)
-    monkeypatch.setattr("eval.scoring.available", lambda device: True)
+    monkeypatch.setattr("secateur.eval.scoring.available", lambda device: True)
     model, pairs = make_model("llama"), make_pairs(documents=1)
     fast = FastLM(model, tokenizer)
     expected = score_pairs(StoredHFLM(model, tokenizer), pairs)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from eval.fast_lm import FastLM, score_pairs
-from eval.hflm import StoredHFLM
-from eval.referee import referee
-from eval.speed.timing import make_cache, prompt, timed_pass
-from pruning.memory import Meter
+from secateur.eval.fast_lm import FastLM, score_pairs
+from secateur.eval.hflm import StoredHFLM
+from secateur.eval.referee import referee
+from secateur.eval.speed.timing import make_cache, prompt, timed_pass
+from secateur.pruning.memory import Meter
 from tests.eval.conftest import FAMILIES, cut, make_model, make_pairs
 
 pytestmark = pytest.mark.gpu

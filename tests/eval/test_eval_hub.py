@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from eval import hub
-from pruning.errors import DataError
-from slurm.plan import ROOT
+from secateur.eval import hub
+from secateur.pruning.errors import DataError
+from secateur.slurm.plan import ROOT
 
 CLOSED = "http://127.0.0.1:9"
 """Nothing listens on the discard port."""
@@ -116,7 +116,7 @@ def test_requests_go_by_the_proxy_where_there_is_one(monkeypatch: pytest.MonkeyP
 def test_each_warning_of_a_library_is_printed_once(ci: str, tmp_path: Path) -> None:
     code = """
 import logging
-from pruning.logs import configure_logging
+from secateur.pruning.logs import configure_logging
 configure_logging(False)
 import huggingface_hub, datasets, transformers, accelerate
 for name in ("huggingface_hub", "datasets", "transformers", "accelerate", "filelock", "pruning"):

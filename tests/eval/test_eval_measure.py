@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from eval.config import METRIC, TASKS, PerplexityConfig
-from eval.fast_lm import FastLM, score_pairs
-from eval.measure import measure
-from eval.scoring import TreeScorer
-from eval.store import Store
-from pruning.errors import NumericsError
+from secateur.eval.config import METRIC, TASKS, PerplexityConfig
+from secateur.eval.fast_lm import FastLM, score_pairs
+from secateur.eval.measure import measure
+from secateur.eval.scoring import TreeScorer
+from secateur.eval.store import Store
+from secateur.pruning.errors import NumericsError
 from tests.eval.conftest import cut, make_model, make_pairs
 from tests.eval.measuring import PPL, assert_same, config
 
@@ -74,7 +74,7 @@ def test_a_repeated_measurement_is_free(data_dir: Path, tokenizer: Any, tmp_path
 
 
 def test_screening_is_stratified_paired_and_labelled(data_dir: Path, tokenizer: Any, tmp_path: Path) -> None:
-    from eval.screen import paired_difference
+    from secateur.eval.screen import paired_difference
 
     settings = config(data_dir, screen=4, ppl=PerplexityConfig(protocols=()))
     dense = measure(make_model("llama"), tokenizer, settings, tmp_path / "a", identity="a")
@@ -94,11 +94,11 @@ def test_screening_is_stratified_paired_and_labelled(data_dir: Path, tokenizer: 
 
 
 def test_out_of_memory_halves_the_budget(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import eval.scoring
+    import secateur.eval.scoring
 
     model, pairs = make_model("llama"), make_pairs()
     expected = score_pairs(FastLM(model, tokenizer, budget=512), pairs)
-    monkeypatch.setattr(eval.scoring, "_budgets", {})
+    monkeypatch.setattr(secateur.eval.scoring, "_budgets", {})
     plain = TreeScorer.hidden
     failures: list[int] = []
 
@@ -147,8 +147,8 @@ def test_store_survives_damage(tmp_path: Path, tokenizer: Any) -> None:
 def test_plan_on_disk_is_shared_by_models(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import eval.fast_lm
-    from eval.plans import forget_plans
+    import secateur.eval.fast_lm
+    from secateur.eval.plans import forget_plans
 
     pairs = make_pairs()
     forget_plans()
@@ -162,7 +162,7 @@ def test_plan_on_disk_is_shared_by_models(
     other = cut(make_model("llama", seed=4), "uneven")
     expected = score_pairs(FastLM(other, tokenizer), pairs)
     forget_plans()
-    monkeypatch.setattr(eval.fast_lm, "encode_pairs", never)
+    monkeypatch.setattr(secateur.eval.fast_lm, "encode_pairs", never)
     assert score_pairs(FastLM(other, tokenizer, cache=tmp_path), pairs) == expected
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from eval.config import EvalConfig
-from eval.oracle import compare
-from eval.scoring import TreeScorer
+from secateur.eval.config import EvalConfig
+from secateur.eval.oracle import compare
+from secateur.eval.scoring import TreeScorer
 from tests.eval.conftest import make_model
 
 

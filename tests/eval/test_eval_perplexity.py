@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from eval.backbone import take_apart
-from eval.config import EvalConfig, PerplexityConfig
-from eval.perplexity import metric_of, perplexity, texts_of, tokenize, window_losses
-from eval.protocols import parse, protocols
-from eval.word_perplexity import pages_of, word_perplexity
-from pruning.documents import single_breaks
-from pruning.errors import DataError
+from secateur.eval.backbone import take_apart
+from secateur.eval.config import EvalConfig, PerplexityConfig
+from secateur.eval.perplexity import metric_of, perplexity, texts_of, tokenize, window_losses
+from secateur.eval.protocols import parse, protocols
+from secateur.eval.word_perplexity import pages_of, word_perplexity
+from secateur.pruning.documents import single_breaks
+from secateur.pruning.errors import DataError
 from tests.eval.conftest import CONTEXT, cut, make_model, make_tokenizer
 from tests.families import FAMILIES
 
@@ -81,7 +81,7 @@ def test_equals_the_study_loop(tokenizer: Any, data_dir: Path) -> None:
 
 
 def test_head_in_small_chunks_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from eval.backbone import Backbone
+    from secateur.eval.backbone import Backbone
 
     model = make_model("llama")
     ids = torch.randint(0, 320, (5, 40), generator=torch.Generator().manual_seed(0))

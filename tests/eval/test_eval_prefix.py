@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from eval.fast_lm import FastLM, score_pairs
-from eval.prefix import PrefixReuse
+from secateur.eval.fast_lm import FastLM, score_pairs
+from secateur.eval.prefix import PrefixReuse
 from tests.eval.conftest import make_model, make_pairs
 from tests.families import FAMILIES
 

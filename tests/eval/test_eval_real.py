@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from eval.config import EvalConfig
-from eval.oracle import compare
+from secateur.eval.config import EvalConfig
+from secateur.eval.oracle import compare
 
 
 @pytest.mark.shared

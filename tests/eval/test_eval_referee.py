@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import eval.attention
-from eval.referee import Distance, referee
-from eval.scoring import TreeScorer
+import secateur.eval.attention
+from secateur.eval.referee import Distance, referee
+from secateur.eval.scoring import TreeScorer
 from tests.eval.conftest import cut, make_model, make_pairs
 
 PAIRS = make_pairs(documents=3)
@@ -43,7 +43,7 @@ def test_in_float32_nobody_is_off(tokenizer: Any) -> None:
 
 def test_a_fault_of_ours_is_seen(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees whose branches see each other, with the proof switched off that would refuse them."""
-    monkeypatch.setattr(eval.attention.TreeMask, "padded", lambda *_: None)
+    monkeypatch.setattr(secateur.eval.attention.TreeMask, "padded", lambda *_: None)
     monkeypatch.setattr(TreeScorer, "_prove", lambda self, kind: setattr(self, "_kind", kind))
     model = make_model("llama").bfloat16()
     verdict = referee(model, copy.deepcopy(model).float(), tokenizer, PAIRS)

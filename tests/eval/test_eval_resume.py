@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-import secateur
-from eval.measure import content_identity, measure
-from eval.record import read_record
-from eval.store import Store
+from secateur.command import main
+from secateur.eval.measure import content_identity, measure
+from secateur.eval.record import read_record
+from secateur.eval.store import Store
 from tests.eval.conftest import make_model
 from tests.eval.measuring import assert_same, config, values
 
@@ -37,9 +37,9 @@ import os, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from eval import store
-from eval.measure import measure
-from eval.scoring import TreeScorer
+from secateur.eval import store
+from secateur.eval.measure import measure
+from secateur.eval.scoring import TreeScorer
 from tests.eval.conftest import make_model, make_tokenizer
 from tests.eval.measuring import config
 store.FLUSH_SECONDS = 0.0
@@ -50,8 +50,8 @@ def slow(self, pack, **inputs):
 TreeScorer.hidden = slow
 Store = store.Store
 settings = config(Path(sys.argv[1]), token_budget=64)
-import eval.measure
-eval.measure.Store = lambda folder, identity: Store(folder, identity, flush_seconds=0.0)
+import secateur.eval.measure
+secateur.eval.measure.Store = lambda folder, identity: Store(folder, identity, flush_seconds=0.0)
 measure(make_model("llama"), make_tokenizer(), settings, Path(sys.argv[2]), identity="m")
 """
 
@@ -89,7 +89,7 @@ torch.set_num_threads(1)
 rank = int(sys.argv[1])
 meet = f"file://{sys.argv[2]}"
 dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timedelta(seconds=100))
-from eval.measure import measure
+from secateur.eval.measure import measure
 from tests.eval.conftest import make_model, make_tokenizer
 from tests.eval.measuring import config, values
 import json
@@ -144,7 +144,7 @@ def test_identity_of_content() -> None:
 def test_merging_keeps_what_other_processes_wrote(tmp_path: Path) -> None:
     import numpy as np
 
-    from eval.store import MERGE_ABOVE, request_keys
+    from secateur.eval.store import MERGE_ABOVE, request_keys
 
     mine, other = Store(tmp_path, {"model": "m"}), Store(tmp_path, {"model": "m"})
     keys = request_keys([("context", f" {i}") for i in range(MERGE_ABOVE + 4)])
@@ -174,7 +174,7 @@ def test_counters_tell_of_this_call_or_of_all(root: Path, tmp_path: Path) -> Non
     words += ["eval.ppl.max_tokens=600", "eval.baseline=false", "device=cpu", f"out={tmp_path}"]
     records = []
     for _ in range(2):
-        assert secateur.main(words) == 0
+        assert main(words) == 0
         (path,) = tmp_path.glob("*/record.json")
         records.append(read_record(path.parent))
         path.unlink()

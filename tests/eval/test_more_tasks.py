@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from eval.config import EvalConfig, PerplexityConfig
-from eval.data import data_digest
-from eval.measure import Measurements, measure
-from eval.more_tasks import sources
-from eval.tasks import load_tasks
-from eval.unseen import evaluation_text
-from pruning.config import ModelConfig
-from pruning.errors import ConfigError, DataError
-from pruning.models.loading import LoadedModel, load
+from secateur.eval.config import EvalConfig, PerplexityConfig
+from secateur.eval.data import data_digest
+from secateur.eval.measure import Measurements, measure
+from secateur.eval.more_tasks import sources
+from secateur.eval.tasks import load_tasks
+from secateur.eval.unseen import evaluation_text
+from secateur.pruning.config import ModelConfig
+from secateur.pruning.errors import ConfigError, DataError
+from secateur.pruning.models.loading import LoadedModel, load
 from tests.eval.conftest import write_rows
 
 NOTHING = PerplexityConfig(protocols=())

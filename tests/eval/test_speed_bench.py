@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import secateur
-from eval.speed.config import BenchConfig, SpeedConfig, load_key, settings, subject
-from eval.speed.journal import JOURNAL, Facts, Journal, Load, Roof, Sample, read_journal, read_sweep
-from eval.speed.order import Cell, cells, schedule
-from eval.speed.subjects import variants
-from pruning.errors import StorageError
-from pruning.files import write_json
+from secateur.command import main
+from secateur.eval.speed.config import BenchConfig, SpeedConfig, load_key, settings, subject
+from secateur.eval.speed.journal import JOURNAL, Facts, Journal, Load, Roof, Sample, read_journal, read_sweep
+from secateur.eval.speed.order import Cell, cells, schedule
+from secateur.eval.speed.subjects import variants
+from secateur.pruning.errors import StorageError
+from secateur.pruning.files import write_json
 
 QUICK = ("bench=quick", "bench.n_prompt=[8,16]", "bench.n_gen=[4]", "bench.repetitions=2", "bench.threads=1")
 
@@ -104,18 +104,18 @@ def test_bad_words_are_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert secateur.main(["bench", *words]) != 0
+    assert main(["bench", *words]) != 0
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_grid_that_no_context_holds_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert secateur.main(["bench", "model=tiny_llama", "bench.n_prompt=[4096]", f"out={tmp_path}"]) == 1
+    assert main(["bench", "model=tiny_llama", "bench.n_prompt=[4096]", f"out={tmp_path}"]) == 1
     assert "bench.beyond_context=true" in capsys.readouterr().err
 
 
 def measure(folder: Path, *words: str) -> Path:
-    assert secateur.main(["bench", *QUICK, f"out={folder}", *words]) == 0
+    assert main(["bench", *QUICK, f"out={folder}", *words]) == 0
     (found,) = folder.glob("bench/*/")
     return found
 
@@ -158,7 +158,7 @@ def test_pruned_models_run_and_checkpoints_beside_dense_ones(tmp_path: Path) -> 
         f"out={tmp_path}",
         "save_model=true",
     ]
-    assert secateur.main(["run", *run]) == 0
+    assert main(["run", *run]) == 0
     (name,) = [p.parent.name for p in tmp_path.glob("*random*/record.json")]
     checkpoint = tmp_path / name / "model"
     place = measure(
@@ -179,7 +179,7 @@ def test_pruned_models_run_and_checkpoints_beside_dense_ones(tmp_path: Path) -> 
     assert len(roofs) == 1
     assert roofs[0].flops > 1e8
     out = tmp_path / "report"
-    assert secateur.main(["analyze", "report=models", f"runs={tmp_path}", f"out={out}", "plots=no"]) == 0
+    assert main(["analyze", "report=models", f"runs={tmp_path}", f"out={out}", "plots=no"]) == 0
     table = next(t for t in json.loads((out / "speed_findings.json").read_text(encoding="utf-8"))["tables"]
                  if t["name"] == "pays")  # fmt: skip
     place_of = {column["name"]: i for i, column in enumerate(table["columns"])}
@@ -219,17 +219,17 @@ def test_identity_and_labels() -> None:
 def test_the_plan_of_work_is_printed_without_measuring(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert secateur.main(["bench", *QUICK[:4], "bench.threads=1,2", f"out={tmp_path}", "--dry-run"]) == 0
+    assert main(["bench", *QUICK[:4], "bench.threads=1,2", f"out={tmp_path}", "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "bench.threads=1: 2 cells x 2" in text
     assert not (tmp_path / "bench").exists()
-    assert secateur.main(["bench", "--cfg", "bench=serving"]) == 0
+    assert main(["bench", "--cfg", "bench=serving"]) == 0
     assert "fit_limit: 64" in capsys.readouterr().out
 
 
 def test_a_plan_of_another_model_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     write_json(tmp_path / "plan.json", {"schema_version": 99})
-    assert secateur.main(["bench", *QUICK, f"bench.plan={tmp_path / 'plan.json'}", f"out={tmp_path}"]) == 1
+    assert main(["bench", *QUICK, f"bench.plan={tmp_path / 'plan.json'}", f"out={tmp_path}"]) == 1
     assert "is not a pruning plan" in capsys.readouterr().err
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import secateur
+from secateur.command import main
 from tests.test_docs import commands
 from tests.test_docs import secateur as run
 
@@ -23,7 +23,7 @@ def test_large_commands_compose(root: Path, tmp_path: Path, monkeypatch: pytest.
     large = [line for line in lines(root) if LARGE in line and "RUN_ID" not in line]
     assert len(large) == 3
     for line in large:
-        assert secateur.main([*shlex.split(line)[1:], "--cfg"]) == 0, line
+        assert main([*shlex.split(line)[1:], "--cfg"]) == 0, line
 
 
 @pytest.mark.slow

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.speed.bench_loops import ratios
-from eval.speed.bounds import decode_bytes, decode_flops, kv_bytes, prefill_flops
-from eval.speed.config import BenchConfig
-from eval.speed.fit import largest_batch
-from eval.speed.models import Ready, facts_of
-from eval.speed.timing import make_cache, prompt, timed_pass
-from pruning.memory import Meter
-from pruning.models.adapter import adapter_for
-from pruning.models.layout import read_layout
-from pruning.models.loading import LoadedModel
+from secateur.eval.speed.bench_loops import ratios
+from secateur.eval.speed.bounds import decode_bytes, decode_flops, kv_bytes, prefill_flops
+from secateur.eval.speed.config import BenchConfig
+from secateur.eval.speed.fit import largest_batch
+from secateur.eval.speed.models import Ready, facts_of
+from secateur.eval.speed.timing import make_cache, prompt, timed_pass
+from secateur.pruning.memory import Meter
+from secateur.pruning.models.adapter import adapter_for
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.models.loading import LoadedModel
 from tests.eval.conftest import SHAPES, cut, make_model
 from tests.families import FAMILIES
 
@@ -127,7 +127,7 @@ def test_the_largest_batch_stops_at_the_limit_or_where_memory_ends() -> None:
 @pytest.mark.slow
 def test_a_pruned_model_comes_within_15_percent_of_its_flop_ratio() -> None:
     """61 M parameters, whole blocks removed: measurably faster in prefill, as far as FLOPs allow."""
-    from eval.speed.bench_pruned import build, compare
+    from secateur.eval.speed.bench_pruned import build, compare
 
     assert build().num_parameters() >= 60_000_000
     for share, (removed, speedup, ratio) in compare().items():

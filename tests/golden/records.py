@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eval.config import RunConfig
-from eval.experiment import experiment
-from pruning.compose import compose, register
-from pruning.config import validate
-from pruning.plan import PruningPlan
+from secateur.eval.config import RunConfig
+from secateur.eval.experiment import experiment
+from secateur.pruning.compose import compose, register
+from secateur.pruning.config import validate
+from secateur.pruning.plan import PruningPlan
 
 PATH = Path(__file__).with_name("records.json")
 MODELS = ("tiny_llama", "tiny_mistral", "tiny_qwen2")

@@ -3,10 +3,10 @@
 import torch
 from torch.nn.functional import cross_entropy
 
-from pruning.greedy_removal import ROUNDS
-from pruning.least_squares import damped
-from pruning.models.adapter import STRUCTURES
-from pruning.models.loading import LoadedModel
+from secateur.pruning.greedy_removal import ROUNDS
+from secateur.pruning.least_squares import damped
+from secateur.pruning.models.adapter import STRUCTURES
+from secateur.pruning.models.loading import LoadedModel
 
 
 def plain_gradients(loaded: LoadedModel, batches: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:

@@ -17,8 +17,8 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import secateur
-from pruning.errors import SecateurError
+from secateur.command import main
+from secateur.pruning.errors import SecateurError
 from tests.conftest import ROOT
 from tests.pruning.conftest import build
 
@@ -111,7 +111,7 @@ def call(*argv: str) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            code = secateur.main(list(argv))
+            code = main(list(argv))
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from pruning.calibration import Samples
-from pruning.capture.result import Capture
-from pruning.capture.run import run_capture
-from pruning.capture.views import Level
-from pruning.config import CaptureConfig, TaylorConfig
-from pruning.importance import ESTIMATORS
-from pruning.models.adapter import adapter_for
-from pruning.models.layout import read_layout
-from pruning.models.loading import LoadedModel
+from secateur.pruning.calibration import Samples
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.run import run_capture
+from secateur.pruning.capture.views import Level
+from secateur.pruning.config import CaptureConfig, TaylorConfig
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.models.adapter import adapter_for
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.models.loading import LoadedModel
 from tests.families import TINY, classes
 
 if TYPE_CHECKING:

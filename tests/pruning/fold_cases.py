@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from pruning.capture.fold import Fold, PlainFold, Tracked
-from pruning.capture.fused_fold import FusedFold
-from pruning.capture.gradients import GradientFolder
-from pruning.models.adapter import Projection
+from secateur.pruning.capture.fold import Fold, PlainFold, Tracked
+from secateur.pruning.capture.fused_fold import FusedFold
+from secateur.pruning.capture.gradients import GradientFolder
+from secateur.pruning.models.adapter import Projection
 from tests.pruning.conftest import VARIANTS, build
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")

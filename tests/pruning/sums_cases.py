@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from pruning.capture import fusible
-from pruning.capture.fold import fold_for
-from pruning.capture.fused_fold import FusedFold
-from pruning.capture.fused_sums import FusedSums
-from pruning.capture.result import Capture
-from pruning.capture.site_sums import PlainSums, Site, SiteSums, sums_for
-from pruning.capture.views import Level
+from secateur.pruning.capture import fusible
+from secateur.pruning.capture.fold import fold_for
+from secateur.pruning.capture.fused_fold import FusedFold
+from secateur.pruning.capture.fused_sums import FusedSums
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.site_sums import PlainSums, Site, SiteSums, sums_for
+from secateur.pruning.capture.views import Level
 from tests.pruning.conftest import build, capture_of, text
 from tests.pruning.fold_cases import DEVICE, DTYPES, family
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning.errors import StorageError
-from pruning.plan import PruningPlan
+from secateur.pruning.errors import StorageError
+from secateur.pruning.plan import PruningPlan
 from tests.pruning.commands import (
     Place,
     call,

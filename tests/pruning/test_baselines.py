@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from pruning.allocation import make_plan
-from pruning.calibration import Samples
-from pruning.capture.views import Level
-from pruning.config import BudgetConfig, GuardConfig, MethodConfig
-from pruning.importance.scores import Scores, final_scores
-from pruning.models.adapter import STRUCTURES, Structure, linear
-from pruning.models.loading import LoadedModel
-from pruning.plan import PruningPlan
+from secateur.pruning.allocation import make_plan
+from secateur.pruning.calibration import Samples
+from secateur.pruning.capture.views import Level
+from secateur.pruning.config import BudgetConfig, GuardConfig, MethodConfig
+from secateur.pruning.importance.scores import Scores, final_scores
+from secateur.pruning.models.adapter import STRUCTURES, Structure, linear
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.plan import PruningPlan
 from tests.pruning.conftest import build, capture_of, text
 from tests.pruning.test_scores import plain_gradients
 

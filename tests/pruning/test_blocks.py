@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pruning.capture.loss import next_token_loss
-from pruning.checkpoint import load_pruned, save_pruned
-from pruning.models.adapter import adapter_for
-from pruning.models.head import Head
-from pruning.models.layout import heads_of
-from pruning.models.modeling_pruned import LLAMA
-from pruning.surgery import prune
+from secateur.pruning.capture.loss import next_token_loss
+from secateur.pruning.checkpoint import load_pruned, save_pruned
+from secateur.pruning.models.adapter import adapter_for
+from secateur.pruning.models.head import Head
+from secateur.pruning.models.layout import heads_of
+from secateur.pruning.models.modeling_pruned import LLAMA
+from secateur.pruning.surgery import prune
 from tests.pruning.conftest import build
 from tests.pruning.test_surgery import ids, plan_for, tokenizer
 

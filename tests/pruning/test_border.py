@@ -205,7 +205,7 @@ def test_a_missing_extra_is_named(words: list[str], module: str, extra: str, tmp
     """As if it were not installed: the import system itself says so."""
     code = (
         "import sys; name = sys.argv[1]; sys.modules[name] = None\n"
-        "import secateur; sys.exit(secateur.main(sys.argv[2:]))"
+        "import secateur.command; sys.exit(secateur.command.main(sys.argv[2:]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, module, *words],
@@ -221,12 +221,12 @@ def test_a_missing_extra_is_named(words: list[str], module: str, extra: str, tmp
 def test_extras_are_those_of_the_package() -> None:
     import tomllib
 
-    import secateur
+    from secateur.command import EXTRAS
     from tests.conftest import ROOT
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    assert set(secateur.EXTRAS) <= set(extras)
-    for extra, modules in secateur.EXTRAS.items():
+    assert set(EXTRAS) <= set(extras)
+    for extra, modules in EXTRAS.items():
         packages = " ".join(extras[extra]).replace("-", "_")
         assert all(module in packages for module in modules if module != "hydra_plugins"), extra

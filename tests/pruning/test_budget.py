@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pruning.allocation import make_plan
-from pruning.capture.views import Level
-from pruning.config import BudgetConfig, GuardConfig, MethodConfig
-from pruning.errors import BudgetError, ConfigError
-from pruning.importance.scores import Scores, final_scores
-from pruning.models.adapter import STRUCTURES
-from pruning.models.layout import Layout, read_layout
-from pruning.plan import PruningPlan
-from pruning.surgery import prune
+from secateur.pruning.allocation import make_plan
+from secateur.pruning.capture.views import Level
+from secateur.pruning.config import BudgetConfig, GuardConfig, MethodConfig
+from secateur.pruning.errors import BudgetError, ConfigError
+from secateur.pruning.importance.scores import Scores, final_scores
+from secateur.pruning.models.adapter import STRUCTURES
+from secateur.pruning.models.layout import Layout, read_layout
+from secateur.pruning.plan import PruningPlan
+from secateur.pruning.surgery import prune
 from tests.pruning.conftest import VARIANTS, build, capture_of, text
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.capture.cache import CaptureCache
-from pruning.capture.result import Capture
-from pruning.capture.views import Level
-from pruning.files import new_directory
+from secateur.pruning.capture.cache import CaptureCache
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.views import Level
+from secateur.pruning.files import new_directory
 from tests.pruning.commands import (
     Place,
     call,

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pruning.calibration import Samples, load_samples
-from pruning.config import CalibrationConfig, TaylorConfig
-from pruning.errors import DataError, StorageError
-from pruning.leaks import NOTHING, Excluded
-from pruning.world.text import calibration_documents
+from secateur.pruning.calibration import Samples, load_samples
+from secateur.pruning.config import CalibrationConfig, TaylorConfig
+from secateur.pruning.errors import DataError, StorageError
+from secateur.pruning.leaks import NOTHING, Excluded
+from secateur.pruning.world.text import calibration_documents
 from tests.pruning.commands import cut_short, documents, tokenizer, write_jsonl
 
 BOS, EOS, PAD = 1, 2, 0

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from pruning.capture.moments import STATISTICS
-from pruning.capture.passes import CalibrationPass
-from pruning.capture.snapshots import batch_bounds
-from pruning.capture.views import Level
-from pruning.config import CaptureConfig
-from pruning.errors import NumericsError
-from pruning.importance import ESTIMATORS
-from pruning.models.adapter import STRUCTURES, linear
-from pruning.models.loading import LoadedModel
+from secateur.pruning.capture.moments import STATISTICS
+from secateur.pruning.capture.passes import CalibrationPass
+from secateur.pruning.capture.snapshots import batch_bounds
+from secateur.pruning.capture.views import Level
+from secateur.pruning.config import CaptureConfig
+from secateur.pruning.errors import NumericsError
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.models.adapter import STRUCTURES, linear
+from secateur.pruning.models.loading import LoadedModel
 from tests.pruning.brute import brute_taylor, plain_gradients
 from tests.pruning.conftest import build, capture_of, text
 

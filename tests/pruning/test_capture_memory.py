@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from pruning.capture.views import Level
-from pruning.errors import MemoryLimitError
+from secateur.pruning.capture.views import Level
+from secateur.pruning.errors import MemoryLimitError
 from tests.pruning.conftest import build, capture_of, text
 
 

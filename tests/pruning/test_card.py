@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from pruning.checkpoint import load_pruned, save_pruned
-from pruning.surgery import prune
+from secateur.pruning.checkpoint import load_pruned, save_pruned
+from secateur.pruning.surgery import prune
 from tests.pruning.conftest import build
 from tests.pruning.test_surgery import ids, plan_for, tokenizer
 

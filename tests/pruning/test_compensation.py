@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 import torch
 
-from pruning.allocation import make_plan
-from pruning.capture.views import Level
-from pruning.compensation.refit import cut_and_refit
-from pruning.config import BudgetConfig, GuardConfig, MethodConfig
-from pruning.config_method import CompensationConfig, ScheduleConfig
-from pruning.importance.scores import Scores, final_scores
-from pruning.models.adapter import STRUCTURES, Structure, linear
-from pruning.models.loading import LoadedModel, load_pruned
-from pruning.models.modeling_pruned import get_geometry
-from pruning.plan import LayerPlan, PruningPlan, whole
-from pruning.schedule import in_dense_units, ratios
-from pruning.surgery import prune
+from secateur.pruning.allocation import make_plan
+from secateur.pruning.capture.views import Level
+from secateur.pruning.compensation.refit import cut_and_refit
+from secateur.pruning.config import BudgetConfig, GuardConfig, MethodConfig
+from secateur.pruning.config_method import CompensationConfig, ScheduleConfig
+from secateur.pruning.importance.scores import Scores, final_scores
+from secateur.pruning.models.adapter import STRUCTURES, Structure, linear
+from secateur.pruning.models.loading import LoadedModel, load_pruned
+from secateur.pruning.models.modeling_pruned import get_geometry
+from secateur.pruning.plan import LayerPlan, PruningPlan, whole
+from secateur.pruning.schedule import in_dense_units, ratios
+from secateur.pruning.surgery import prune
 from tests.pruning.conftest import build, capture_of, text
 
 LEAST_SQUARES = CompensationConfig(kind="least_squares", ridge=(0.0,), target=0.0)

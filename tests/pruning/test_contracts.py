@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.allocation import Offer, _Cut, make_plan  # pyright: ignore[reportPrivateUsage]  the stop is inside
-from pruning.capture.gradients import GradientFolder
-from pruning.capture.run import run_capture
-from pruning.capture.views import Estimator, Level
-from pruning.config import BudgetConfig, CaptureConfig, GuardConfig, MethodConfig, TaylorConfig
-from pruning.errors import BudgetError, ConfigError
-from pruning.importance import ESTIMATORS
-from pruning.importance.scores import static_scores
+from secateur.pruning.allocation import Offer, _Cut, make_plan  # pyright: ignore[reportPrivateUsage]  the stop is inside
+from secateur.pruning.capture.gradients import GradientFolder
+from secateur.pruning.capture.run import run_capture
+from secateur.pruning.capture.views import Estimator, Level
+from secateur.pruning.config import BudgetConfig, CaptureConfig, GuardConfig, MethodConfig, TaylorConfig
+from secateur.pruning.errors import BudgetError, ConfigError
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.importance.scores import static_scores
 from tests.pruning.commands import Place, refused
 from tests.pruning.conftest import build, text
 from tests.pruning.test_budget import random_scores

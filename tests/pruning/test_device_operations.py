@@ -16,19 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pruning.capture import activations, fusible, gradients
-from pruning.capture.borders import Borders
-from pruning.capture.fold import PlainFold
-from pruning.capture.fused_fold import FusedFold
-from pruning.capture.passes import CalibrationPass
-from pruning.capture.segments import Segment
-from pruning.capture.site_sums import PlainSums
-from pruning.capture.views import Level
-from pruning.config import CaptureConfig
-from pruning.importance import ESTIMATORS
-from pruning.models.adapter import adapter_for
-from pruning.models.layout import read_layout
-from pruning.models.loading import LoadedModel
+from secateur.pruning.capture import activations, fusible, gradients
+from secateur.pruning.capture.borders import Borders
+from secateur.pruning.capture.fold import PlainFold
+from secateur.pruning.capture.fused_fold import FusedFold
+from secateur.pruning.capture.passes import CalibrationPass
+from secateur.pruning.capture.segments import Segment
+from secateur.pruning.capture.site_sums import PlainSums
+from secateur.pruning.capture.views import Level
+from secateur.pruning.config import CaptureConfig
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.models.adapter import adapter_for
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.models.loading import LoadedModel
 
 SAMPLES, TOKENS, LAYERS = 4, 128, 32
 WHOLE, TOP = Segment(0, LAYERS, LAYERS), Segment(24, LAYERS, LAYERS)

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.fast_lm import FastLM, score_pairs
-from eval.hflm import StoredHFLM
-from pruning.checkpoint import load_pruned
-from pruning.compensation.refit import cut_and_refit
-from pruning.config import ModelConfig
-from pruning.config_method import CompensationConfig
-from pruning.errors import ModelError
-from pruning.models.adapter import ATTENTION, Block
-from pruning.models.layout import check_modules
-from pruning.models.loading import load
-from pruning.models.proof import prove
-from pruning.plan import LayerPlan, PruningPlan
+from secateur.eval.fast_lm import FastLM, score_pairs
+from secateur.eval.hflm import StoredHFLM
+from secateur.pruning.checkpoint import load_pruned
+from secateur.pruning.compensation.refit import cut_and_refit
+from secateur.pruning.config import ModelConfig
+from secateur.pruning.config_method import CompensationConfig
+from secateur.pruning.errors import ModelError
+from secateur.pruning.models.adapter import ATTENTION, Block
+from secateur.pruning.models.layout import check_modules
+from secateur.pruning.models.loading import load
+from secateur.pruning.models.proof import prove
+from secateur.pruning.plan import LayerPlan, PruningPlan
 from tests.eval.conftest import make_tokenizer
 from tests.families import FAMILIES
 from tests.pruning.commands import WORDS, call, place

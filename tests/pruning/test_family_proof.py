@@ -8,11 +8,11 @@ import torch
 import transformers
 from torch import nn
 
-from pruning.errors import ModelError
-from pruning.models.adapter import ATTENTION, MLP, ModelAdapter
-from pruning.models.layout import check_modules, read_layout
-from pruning.models.proof import prove
-from pruning.surgery import prune
+from secateur.pruning.errors import ModelError
+from secateur.pruning.models.adapter import ATTENTION, MLP, ModelAdapter
+from secateur.pruning.models.layout import check_modules, read_layout
+from secateur.pruning.models.proof import prove
+from secateur.pruning.surgery import prune
 from tests.pruning.conftest import BASE, build
 from tests.pruning.test_surgery import plan_for
 

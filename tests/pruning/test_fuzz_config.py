@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from eval.config import EvalConfig, PerplexityConfig
-from eval.perplexity import check_windows
-from pruning import pipeline
-from pruning.config import PruneConfig, validate
-from pruning.errors import SecateurError
-from pruning.models.loading import load, outline
+from secateur.eval.config import EvalConfig, PerplexityConfig
+from secateur.eval.perplexity import check_windows
+from secateur.pruning import pipeline
+from secateur.pruning.config import PruneConfig, validate
+from secateur.pruning.errors import SecateurError
+from secateur.pruning.models.loading import load, outline
 from tests.pruning.commands import Place, one_line, place
 
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval.config import EvalConfig, PerplexityConfig
-from eval.perplexity import check_texts
-from pruning.calibration import Samples, load_samples
-from pruning.config import CalibrationConfig, TaylorConfig
-from pruning.documents import read_texts
-from pruning.errors import DataError, SecateurError
-from pruning.leaks import Excluded, leaked
+from secateur.eval.config import EvalConfig, PerplexityConfig
+from secateur.eval.perplexity import check_texts
+from secateur.pruning.calibration import Samples, load_samples
+from secateur.pruning.config import CalibrationConfig, TaylorConfig
+from secateur.pruning.documents import read_texts
+from secateur.pruning.errors import DataError, SecateurError
+from secateur.pruning.leaks import Excluded, leaked
 from tests.pruning.commands import documents, one_line, tokenizer
 
 TEXTS = documents(30)

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from eval.config import RunConfig
-from pruning import pipeline
-from pruning.capture.views import Level
-from pruning.checkpoint import load_pruned, save_pruned
-from pruning.compose import compose, options, register
-from pruning.config import ModelConfig, validate
-from pruning.models.loading import load
-from pruning.pipeline import Pruned
-from pruning.surgery import prune
-from pruning.world.bundle import model_dir
+from secateur.eval.config import RunConfig
+from secateur.pruning import pipeline
+from secateur.pruning.capture.views import Level
+from secateur.pruning.checkpoint import load_pruned, save_pruned
+from secateur.pruning.compose import compose, options, register
+from secateur.pruning.config import ModelConfig, validate
+from secateur.pruning.models.loading import load
+from secateur.pruning.pipeline import Pruned
+from secateur.pruning.surgery import prune
+from secateur.pruning.world.bundle import model_dir
 from tests.pruning.commands import tokenizer
 from tests.pruning.conftest import build, capture_of, text
 from tests.pruning.test_surgery import plan_for

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from pruning.allocation import make_plan, step_of
-from pruning.config import BudgetConfig, GuardConfig, MethodConfig
-from pruning.errors import BudgetError
-from pruning.granularity import missed
-from pruning.plan import PruningPlan
+from secateur.pruning.allocation import make_plan, step_of
+from secateur.pruning.config import BudgetConfig, GuardConfig, MethodConfig
+from secateur.pruning.errors import BudgetError
+from secateur.pruning.granularity import missed
+from secateur.pruning.plan import PruningPlan
 from tests.pruning.commands import Place, call, only_record
 from tests.pruning.conftest import VARIANTS, build
 from tests.pruning.test_budget import random_scores

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pruning.allocation import make_plan
-from pruning.calibration import load_samples
-from pruning.capture.activations import Site
-from pruning.capture.run import run_capture
-from pruning.capture.snapshots import take
-from pruning.capture.views import Estimator, Level, ProjectionView
-from pruning.capture.workers import Workers
-from pruning.config import (
+from secateur.pruning.allocation import make_plan
+from secateur.pruning.calibration import load_samples
+from secateur.pruning.capture.activations import Site
+from secateur.pruning.capture.run import run_capture
+from secateur.pruning.capture.snapshots import take
+from secateur.pruning.capture.views import Estimator, Level, ProjectionView
+from secateur.pruning.capture.workers import Workers
+from secateur.pruning.config import (
     BudgetConfig,
     CalibrationConfig,
     CaptureConfig,
@@ -24,12 +24,12 @@ from pruning.config import (
     ModelConfig,
     TaylorConfig,
 )
-from pruning.errors import NumericsError
-from pruning.greedy_removal import Left, eliminate, greedy_costs, inverted
-from pruning.importance import ESTIMATORS
-from pruning.importance.scores import final_scores
-from pruning.models.loading import LoadedModel, load
-from pruning.world.bundle import MODELS
+from secateur.pruning.errors import NumericsError
+from secateur.pruning.greedy_removal import Left, eliminate, greedy_costs, inverted
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.importance.scores import final_scores
+from secateur.pruning.models.loading import LoadedModel, load
+from secateur.pruning.world.bundle import MODELS
 from tests.pruning.brute import plain_greedy_costs
 from tests.pruning.conftest import build, text
 from tests.pruning.test_least_squares import problem

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning.health import sick_weights
+from secateur.pruning.health import sick_weights
 from tests.pruning.commands import Place, call, place, records, refused, spoiled
 from tests.pruning.conftest import build
 

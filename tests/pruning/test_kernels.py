@@ -15,7 +15,7 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from pruning.capture import kernels, launches  # noqa: E402
+from secateur.pruning.capture import kernels, launches  # noqa: E402
 
 GROUPS = {
     "families": ("fold_cases.py", "every_family"),

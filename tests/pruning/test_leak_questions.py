@@ -7,22 +7,22 @@ from pathlib import Path
 import datasets
 import pytest
 
-from eval.config import TASKS, EvalConfig, PerplexityConfig
-from eval.tasks import forget_tasks
-from eval.unseen import evaluation_text, passages_of
-from pruning.calibration import load_samples
-from pruning.config import CalibrationConfig, TaylorConfig
-from pruning.errors import DataError
-from pruning.leaks import Excluded, leaked
-from pruning.words import plain
-from pruning.world.text import calibration_documents, held_out_documents
+from secateur.eval.config import TASKS, EvalConfig, PerplexityConfig
+from secateur.eval.tasks import forget_tasks
+from secateur.eval.unseen import evaluation_text, passages_of
+from secateur.pruning.calibration import load_samples
+from secateur.pruning.config import CalibrationConfig, TaylorConfig
+from secateur.pruning.errors import DataError
+from secateur.pruning.leaks import Excluded, leaked
+from secateur.pruning.words import plain
+from secateur.pruning.world.text import calibration_documents, held_out_documents
 from tests.pruning.commands import tokenizer, write_jsonl
 from tests.pruning.test_leaks import CLEAN, EXCLUDED, SEEN, prose
 
 
 def rows(task: str) -> list[dict[str, object]]:
     """Questions of the shipped data folder, in the schema of the task, with words of their own."""
-    from pruning.world.bundle import data_dir
+    from secateur.pruning.world.bundle import data_dir
 
     (path,) = (Path(data_dir()) / "tasks" / task).glob("*.jsonl")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -119,7 +119,7 @@ def test_the_world_is_calibration_for_its_own_bench(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_real_text_shares_one_page_with_the_tasks(assets: Path) -> None:
     """A thousand pages of C4 hold one that HellaSwag asks about; WikiText and TinyStories share nothing with theirs."""
-    from pruning.documents import read_texts
+    from secateur.pruning.documents import read_texts
 
     def texts(name: str) -> list[str]:
         return read_texts(assets / "text" / name, "text", "calibration.field")

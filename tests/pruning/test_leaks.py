@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pruning.leaks import COMMON, RUN, Excluded, leaked
-from pruning.words import plain, words_of
+from secateur.pruning.leaks import COMMON, RUN, Excluded, leaked
+from secateur.pruning.words import plain, words_of
 
 LETTERS = "abcdefghijklmnoprstuvéàñ"
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pruning.least_squares import NormalEquations, best_refit, block_cost, ridge_refit
+from secateur.pruning.least_squares import NormalEquations, best_refit, block_cost, ridge_refit
 
 
 def problem(

@@ -5,10 +5,10 @@ import unicodedata
 
 import pytest
 
-from eval.config import RunConfig
-from eval.identity import run_id
-from pruning.config import ModelConfig
-from pruning.naming import LONGEST, RESERVED, folder_name, safe_name
+from secateur.eval.config import RunConfig
+from secateur.eval.identity import run_id
+from secateur.pruning.config import ModelConfig
+from secateur.pruning.naming import LONGEST, RESERVED, folder_name, safe_name
 
 ODD = [
     "",

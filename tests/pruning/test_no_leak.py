@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-import pruning.pipeline
-import pruning.repair
-from eval.config import RunConfig
-from eval.unseen import evaluation_text
-from pruning import pipeline
-from pruning.compose import compose, options, register
-from pruning.config import validate
-from pruning.errors import DataError
-from pruning.importance.scores import needs_capture
-from pruning.leaks import NOTHING
-from pruning.models.loading import LoadedModel, load, outline
-from pruning.obtain import samples_for
+import secateur.pruning.pipeline
+import secateur.pruning.repair
+from secateur.eval.config import RunConfig
+from secateur.eval.unseen import evaluation_text
+from secateur.pruning import pipeline
+from secateur.pruning.compose import compose, options, register
+from secateur.pruning.config import validate
+from secateur.pruning.errors import DataError
+from secateur.pruning.importance.scores import needs_capture
+from secateur.pruning.leaks import NOTHING
+from secateur.pruning.models.loading import LoadedModel, load, outline
+from secateur.pruning.obtain import samples_for
 from tests.pruning.commands import WORDS, Place, place, write_jsonl
 
 FIRST = 40
@@ -62,8 +62,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> set[int]:
         )
         return loaded
 
-    monkeypatch.setattr(pruning.pipeline, "load", watched)
-    monkeypatch.setattr(pruning.repair, "load", watched)
+    monkeypatch.setattr(secateur.pruning.pipeline, "load", watched)
+    monkeypatch.setattr(secateur.pruning.repair, "load", watched)
     return tokens
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.cli import config_of
-from eval.speed.subjects import variants
-from pruning.compose import amend
-from pruning.errors import ConfigError
-from pruning.overrides import parse, protect, write
-from slurm.arguments import parse as words_of
+from secateur.eval.cli import config_of
+from secateur.eval.speed.subjects import variants
+from secateur.pruning.compose import amend
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.overrides import parse, protect, write
+from secateur.slurm.arguments import parse as words_of
 from tests.pruning.commands import Place, call, only_record, place, records
 
 ODD = ["a=b", "a,b", "it's", 'a"b', "[a]", "a]b[", "é", "世界", "a b", "a#b", "(a)", "{a:b}", "a;b", "a&b", "$a", "a!b",

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pruning.capture.result import Capture
-from pruning.capture.views import Level
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.views import Level
 from tests.pruning.commands import Outcome, Place, call, child_environment, leftovers, only_record, place
 
 pytestmark = pytest.mark.slow

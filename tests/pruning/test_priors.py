@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from pruning.capture.priors import measure_priors
-from pruning.capture.views import Level
-from pruning.models.adapter import STRUCTURES, linear
+from secateur.pruning.capture.priors import measure_priors
+from secateur.pruning.capture.views import Level
+from secateur.pruning.models.adapter import STRUCTURES, linear
 from tests.pruning.conftest import build, capture_of, text
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from pruning.capture import loss, products
-from pruning.capture.loss import ChunkedLoss
-from pruning.capture.products import FastProducts, product
-from pruning.capture.views import Level
+from secateur.pruning.capture import loss, products
+from secateur.pruning.capture.loss import ChunkedLoss
+from secateur.pruning.capture.products import FastProducts, product
+from secateur.pruning.capture.views import Level
 from tests.pruning.conftest import build, capture_of, text
 
 needs_onednn = pytest.mark.skipif(not products.AVAILABLE, reason="this build of PyTorch has no oneDNN")

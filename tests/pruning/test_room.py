@@ -8,19 +8,26 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from eval.config import RunConfig
-from pruning.capture import fold, room
-from pruning.capture.result import Capture
-from pruning.capture.room import once, per_token
-from pruning.capture.run import run_capture
-from pruning.capture.views import Level
-from pruning.compose import compose, register
-from pruning.config import CaptureConfig, PruneConfig, TaylorConfig, config_digest, identity, validate
-from pruning.errors import ConfigError, MemoryLimitError
-from pruning.importance import ESTIMATORS
-from pruning.models.adapter import adapter_for
-from pruning.models.layout import read_layout
-from pruning.models.loading import LoadedModel
+from secateur.eval.config import RunConfig
+from secateur.pruning.capture import fold, room
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.room import once, per_token
+from secateur.pruning.capture.run import run_capture
+from secateur.pruning.capture.views import Level
+from secateur.pruning.compose import compose, register
+from secateur.pruning.config import (
+    CaptureConfig,
+    PruneConfig,
+    TaylorConfig,
+    config_digest,
+    identity,
+    validate,
+)
+from secateur.pruning.errors import ConfigError, MemoryLimitError
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.models.adapter import adapter_for
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.models.loading import LoadedModel
 from tests.pruning.conftest import build, text
 
 LEVELS = list(Level)[1:]

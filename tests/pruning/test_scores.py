@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pruning.capture.views import Level
-from pruning.models.adapter import STRUCTURES, linear
+from secateur.pruning.capture.views import Level
+from secateur.pruning.models.adapter import STRUCTURES, linear
 from tests.pruning.brute import brute_taylor, plain_gradients
 from tests.pruning.conftest import build, capture_of, text
 

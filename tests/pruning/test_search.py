@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from eval.config import RunConfig
-from pruning import pipeline
-from pruning.allocation import make_plan
-from pruning.compose import compose, register
-from pruning.config import BudgetConfig, GuardConfig, MethodConfig, validate
-from pruning.files import read_json
-from pruning.importance.scores import Scores
-from pruning.plan import PruningPlan
-from pruning.search import Factors, divergence, exchange
+from secateur.eval.config import RunConfig
+from secateur.pruning import pipeline
+from secateur.pruning.allocation import make_plan
+from secateur.pruning.compose import compose, register
+from secateur.pruning.config import BudgetConfig, GuardConfig, MethodConfig, validate
+from secateur.pruning.files import read_json
+from secateur.pruning.importance.scores import Scores
+from secateur.pruning.plan import PruningPlan
+from secateur.pruning.search import Factors, divergence, exchange
 from tests.pruning.conftest import build
 from tests.pruning.test_budget import random_scores
 
@@ -111,7 +111,7 @@ def test_a_killed_search_goes_on_with_the_same_result(tmp_path: Path) -> None:
     whole = pipeline.run(config(tmp_path / "whole"))
     code = (
         "import sys; from pathlib import Path; from tests.pruning.test_search import config; "
-        "from pruning import pipeline; pipeline.run(config(Path(sys.argv[1])))"
+        "from secateur.pruning import pipeline; pipeline.run(config(Path(sys.argv[1])))"
     )
     killed = tmp_path / "killed"
     process = subprocess.Popen(

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from pruning.calibration import Samples
-from pruning.capture.views import Level
-from pruning.models.adapter import STRUCTURES, linear
+from secateur.pruning.calibration import Samples
+from secateur.pruning.capture.views import Level
+from secateur.pruning.models.adapter import STRUCTURES, linear
 from tests.pruning.conftest import build, capture_of, text
 from tests.pruning.test_baselines import Watch
 

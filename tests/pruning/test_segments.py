@@ -14,20 +14,20 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pruning.capture.fold import Tracked
-from pruning.capture.gradients import GradientFolder
-from pruning.capture.passes import CalibrationPass
-from pruning.capture.result import Capture
-from pruning.capture.run import number_of_segments
-from pruning.capture.segments import AUTO_SEGMENTS, Segment, cut
-from pruning.capture.views import Level
-from pruning.config import CaptureConfig
-from pruning.errors import NumericsError, StorageError
-from pruning.importance import ESTIMATORS
-from pruning.models.adapter import STRUCTURES, linear
-from pruning.models.layout import read_layout
-from pruning.models.loading import LoadedModel
-from pruning.surgery import prune
+from secateur.pruning.capture.fold import Tracked
+from secateur.pruning.capture.gradients import GradientFolder
+from secateur.pruning.capture.passes import CalibrationPass
+from secateur.pruning.capture.result import Capture
+from secateur.pruning.capture.run import number_of_segments
+from secateur.pruning.capture.segments import AUTO_SEGMENTS, Segment, cut
+from secateur.pruning.capture.views import Level
+from secateur.pruning.config import CaptureConfig
+from secateur.pruning.errors import NumericsError, StorageError
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.models.adapter import STRUCTURES, linear
+from secateur.pruning.models.layout import read_layout
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.surgery import prune
 from tests.pruning.brute import brute_taylor, plain_gradients
 from tests.pruning.conftest import build, capture_of, text
 from tests.pruning.test_surgery import plan_for

@@ -10,11 +10,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from pruning import shards
-from pruning.checkpoint import load_pruned, save_pruned
-from pruning.errors import StorageError
-from pruning.shards import NAMES, write_shard
-from pruning.surgery import prune
+from secateur.pruning import shards
+from secateur.pruning.checkpoint import load_pruned, save_pruned
+from secateur.pruning.errors import StorageError
+from secateur.pruning.shards import NAMES, write_shard
+from secateur.pruning.surgery import prune
 from tests.pruning.commands import tokenizer
 from tests.pruning.conftest import build, text
 from tests.pruning.test_surgery import plan_for

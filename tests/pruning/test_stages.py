@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.config import RunConfig
-from pruning import pipeline
-from pruning.compose import compose, register
-from pruning.config import validate
-from pruning.errors import StorageError
-from pruning.pipeline import Pruned
+from secateur.eval.config import RunConfig
+from secateur.pruning import pipeline
+from secateur.pruning.compose import compose, register
+from secateur.pruning.config import validate
+from secateur.pruning.errors import StorageError
+from secateur.pruning.pipeline import Pruned
 
 OVERRIDES = (
     "model=tiny_llama", "method=taylor_gate", "calibration=world", "taylor.seq_len=32", "taylor.num_samples=8",

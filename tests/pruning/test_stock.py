@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from pruning.checkpoint import load_pruned, save_pruned
-from pruning.plan import PruningPlan
-from pruning.surgery import geometry_of, prune
+from secateur.pruning.checkpoint import load_pruned, save_pruned
+from secateur.pruning.plan import PruningPlan
+from secateur.pruning.surgery import geometry_of, prune
 from tests.pruning.conftest import VARIANTS, build
 from tests.pruning.test_surgery import ids, plan_for, tokenizer
 
 STOCK = """
 import copy, io, json, sys
-sys.modules["pruning"] = None  # secateur cannot be imported here
+sys.modules["secateur"] = None  # secateur cannot be imported here
 import torch
 from pathlib import Path
 from safetensors.torch import load_file

@@ -17,7 +17,7 @@ LOADED = """
 import sys
 import torch
 from transformers import AutoModelForCausalLM
-sys.modules["pruning"] = None
+sys.modules["secateur.pruning"] = None
 stock = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
 print(sum(p.numel() for p in stock.parameters()), stock(torch.arange(4, 24)[None]).logits.abs().sum().item() > 0)
 """

@@ -8,12 +8,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from pruning.checkpoint import load_pruned, save_pruned
-from pruning.errors import ModelError, StorageError
-from pruning.models.adapter import STRUCTURES, linear
-from pruning.models.loading import LoadedModel
-from pruning.plan import LayerPlan, PruningPlan
-from pruning.surgery import prune
+from secateur.pruning.checkpoint import load_pruned, save_pruned
+from secateur.pruning.errors import ModelError, StorageError
+from secateur.pruning.models.adapter import STRUCTURES, linear
+from secateur.pruning.models.loading import LoadedModel
+from secateur.pruning.plan import LayerPlan, PruningPlan
+from secateur.pruning.surgery import prune
 from tests.pruning.conftest import build
 
 SHAPES = {
@@ -153,7 +153,7 @@ def test_ratio_zero_changes_no_bit(variant: str) -> None:
 
 
 def test_a_pruned_model_can_be_pruned_again() -> None:
-    from pruning.models.layout import read_layout
+    from secateur.pruning.models.layout import read_layout
 
     loaded = build("qwen3")
     plan = plan_for(loaded, "no-mlp")

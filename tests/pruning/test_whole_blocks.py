@@ -10,18 +10,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from eval.config import RunConfig
-from pruning import pipeline
-from pruning.allocation import make_plan
-from pruning.checkpoint import load_pruned, save_pruned
-from pruning.compose import compose, register
-from pruning.config import BudgetConfig, GuardConfig, MethodConfig, validate
-from pruning.diagnosis import LABELS
-from pruning.errors import BudgetError
-from pruning.models.adapter import Structure, linear
-from pruning.models.layout import Layout
-from pruning.models.modeling_pruned import get_geometry, set_geometry
-from pruning.surgery import prune
+from secateur.eval.config import RunConfig
+from secateur.pruning import pipeline
+from secateur.pruning.allocation import make_plan
+from secateur.pruning.checkpoint import load_pruned, save_pruned
+from secateur.pruning.compose import compose, register
+from secateur.pruning.config import BudgetConfig, GuardConfig, MethodConfig, validate
+from secateur.pruning.diagnosis import LABELS
+from secateur.pruning.errors import BudgetError
+from secateur.pruning.models.adapter import Structure, linear
+from secateur.pruning.models.layout import Layout
+from secateur.pruning.models.modeling_pruned import get_geometry, set_geometry
+from secateur.pruning.surgery import prune
 from tests.pruning.commands import Place, call, documents, only_record, records, save_model, write_jsonl
 from tests.pruning.conftest import VARIANTS, build
 from tests.pruning.test_budget import random_scores
@@ -202,8 +202,8 @@ def test_a_model_after_a_run_reaches_another_process(shared: Place, tmp_path: Pa
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_a_model_without_attention_survives_a_second_family_of_cuts(name: str, tmp_path: Path) -> None:
     """Cut to no attention, saved, loaded, cut to fewer channels: still the masked model's numbers."""
-    from pruning.models.layout import read_layout
-    from pruning.plan import LayerPlan, PruningPlan
+    from secateur.pruning.models.layout import read_layout
+    from secateur.pruning.plan import LayerPlan, PruningPlan
 
     loaded = build(name)
     plan = plan_for(loaded, "no-attention-left")

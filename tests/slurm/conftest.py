@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from slurm_bench import Bench, make_bench
 
-from slurm.dev.cluster import down, missing_programs, up
-from slurm.dev.configs import Shape
+from secateur.slurm.dev.cluster import down, missing_programs, up
+from secateur.slurm.dev.configs import Shape
 
 
 @pytest.fixture

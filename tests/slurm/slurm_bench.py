@@ -14,11 +14,11 @@ import psutil
 import pytest
 import yaml
 
-import secateur
-from slurm import queue
-from slurm.launch import choose
-from slurm.plan import Plan, Task
-from slurm.state import Attempt
+from secateur.command import main
+from secateur.slurm import queue
+from secateur.slurm.launch import choose
+from secateur.slurm.plan import Plan, Task
+from secateur.slurm.state import Attempt
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -64,7 +64,7 @@ class Bench:
         (self.folder / "orders.json").write_text(json.dumps(what))
 
     def call(self, command: str, *words: str) -> int:
-        return secateur.main([command, f"out={self.out}", *words])
+        return main([command, f"out={self.out}", *words])
 
     def grid(self, *words: str) -> int:
         # tests of other code say so themselves; an edit while the tests run must not stop these
@@ -111,7 +111,7 @@ def workers(task: Task) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if words[-len(task.argv) :] == list(task.argv) and "slurm.leash" not in words:
+        if words[-len(task.argv) :] == list(task.argv) and "secateur.slurm.leash" not in words:
             found.append(process)
     return found
 

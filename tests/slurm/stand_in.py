@@ -15,14 +15,14 @@ from pathlib import Path
 
 import yaml
 
-from eval.config import RunConfig
-from eval.identity import is_dense, run_id
-from eval.record import ANSWERS, Failure, Metric, RunRecord, write_record
-from pruning.compose import CONF_DIR
-from pruning.config import capture_identity, validate
-from pruning.files import digest, read_json, write_json
-from slurm.arguments import parse
-from slurm.grid import needs_capture
+from secateur.eval.config import RunConfig
+from secateur.eval.identity import is_dense, run_id
+from secateur.eval.record import ANSWERS, Failure, Metric, RunRecord, write_record
+from secateur.pruning.compose import CONF_DIR
+from secateur.pruning.config import capture_identity, validate
+from secateur.pruning.files import digest, read_json, write_json
+from secateur.slurm.arguments import parse
+from secateur.slurm.grid import needs_capture
 
 
 def orders() -> dict:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm import claims
-from slurm.claims import Claim, acquire, holder, myself
+from secateur.slurm import claims
+from secateur.slurm.claims import Claim, acquire, holder, myself
 
 
 def nobody_knows(_job: str) -> bool | None:

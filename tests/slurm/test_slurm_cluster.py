@@ -8,15 +8,15 @@ from collections import Counter
 import pytest
 from slurm_bench import hasten, limit, most_at_once, until, workers
 
-import secateur
-from pruning.files import read_json
-from slurm import queue
-from slurm.grid import build, load_grid
-from slurm.launch import look
-from slurm.overview import Overview
-from slurm.plan import Task
-from slurm.state import read_state
-from slurm.submit import submissions
+from secateur.command import main
+from secateur.pruning.files import read_json
+from secateur.slurm import queue
+from secateur.slurm.grid import build, load_grid
+from secateur.slurm.launch import look
+from secateur.slurm.overview import Overview
+from secateur.slurm.plan import Task
+from secateur.slurm.state import read_state
+from secateur.slurm.submit import submissions
 
 pytestmark = pytest.mark.slurm
 
@@ -210,7 +210,7 @@ def test_names_that_a_shell_would_break_arrive_whole(slurm) -> None:
     slurm.write_grid(axes={"method": ["random"]}, baselines=False)
     bench_out = odd / "runs"
     words = ["grid", f"grid={slurm.grid_file}", f'out="{bench_out}"', "foreign=reuse", *WORDS, "--wait"]
-    assert secateur.main(words) == 0
+    assert main(words) == 0
     assert len(list(bench_out.glob("*/record.json"))) == 2
     assert not list(slurm.folder.rglob("oops"))
     (report,) = bench_out.glob("grids/*/report/table.json")

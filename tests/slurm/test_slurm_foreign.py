@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from slurm_bench import make_bench
 
-from eval.code import code_fingerprint, library_versions
-from eval.record import read_record, write_record
-from slurm.launch import look
-from slurm.state import read_state, write_state
+from secateur.eval.code import code_fingerprint, library_versions
+from secateur.eval.record import read_record, write_record
+from secateur.slurm.launch import look
+from secateur.slurm.state import read_state, write_state
 
 ONE = {"method": ["random"]}
 
@@ -137,11 +137,11 @@ def test_an_analysis_reads_its_own_grid_only(bench) -> None:
 
 def test_code_that_changes_under_a_planned_grid_stops_its_tasks(bench, monkeypatch, capsys) -> None:
     bench.write_grid(axes=ONE, analysis=False, baselines=False)
-    monkeypatch.setattr("slurm.grid.code_fingerprint", lambda: "planned-by-other")
+    monkeypatch.setattr("secateur.slurm.grid.code_fingerprint", lambda: "planned-by-other")
     assert bench.grid("foreign=refuse") == 1
     views = look(bench.plan()).tasks
     assert {each.condition for each in views} == {"interrupted"}
     assert all("changed after this grid was planned" in each.detail for each in views)
     assert not list(Path(bench.out).glob("*/failed.json"))
-    monkeypatch.setattr("slurm.grid.code_fingerprint", code_fingerprint)
+    monkeypatch.setattr("secateur.slurm.grid.code_fingerprint", code_fingerprint)
     assert bench.grid("foreign=refuse") == 0

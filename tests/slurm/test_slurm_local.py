@@ -12,12 +12,12 @@ import psutil
 import pytest
 from slurm_bench import until
 
-from eval.record import ANSWERS, read_record
-from slurm.estimate import as_json
-from slurm.launch import look
-from slurm.local import slots, visible_gpus
-from slurm.overview import Overview, TaskView
-from slurm.plan import ROOT
+from secateur.eval.record import ANSWERS, read_record
+from secateur.slurm.estimate import as_json
+from secateur.slurm.launch import look
+from secateur.slurm.local import slots, visible_gpus
+from secateur.slurm.overview import Overview, TaskView
+from secateur.slurm.plan import ROOT
 
 SMALL = {"taylor.seq_len": [16], "method": ["taylor", "blockwise"], "taylor.num_samples": [8, 16]}
 """2 models: 2 captures, 2 baselines, 8 runs."""
@@ -37,7 +37,8 @@ def conditions(bench, *kinds: str) -> dict[str, int]:
 def start(bench, *words: str) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
-        "secateur.py",
+        "-m",
+        "secateur",
         "grid",
         f"grid={bench.grid_file}",
         f"out={bench.out}",
@@ -206,7 +207,7 @@ def test_cancel_stops_the_launcher_and_keeps_what_is_done(bench, capsys) -> None
 def test_places_are_gpus_or_shares_of_the_cpu(bench, monkeypatch) -> None:
     bench.write_grid(threads=None, axes=TINY)
     assert bench.grid("--dry-run") == 0
-    from slurm.grid import build, load_grid
+    from secateur.slurm.grid import build, load_grid
 
     plan = build(load_grid(str(bench.grid_file)), bench.out)
     monkeypatch.setattr("os.cpu_count", lambda: 8)

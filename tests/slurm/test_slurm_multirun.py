@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.plan import ROOT
+from secateur.slurm.plan import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1500)]
 

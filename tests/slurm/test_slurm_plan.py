@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from analysis.words import parse as take_apart
-from eval.config import RunConfig
-from eval.identity import run_id
-from pruning.config import validate
-from pruning.importance import ESTIMATORS
-from pruning.levels import estimator_names, level_of
-from slurm.arguments import parse
-from slurm.grid import build, load_grid
-from slurm.plan import ROOT, load_plan, save_plan
-from slurm.preflight import check
-from slurm.show import task_lines
+from secateur.analysis.words import parse as take_apart
+from secateur.eval.config import RunConfig
+from secateur.eval.identity import run_id
+from secateur.pruning.config import validate
+from secateur.pruning.importance import ESTIMATORS
+from secateur.pruning.levels import estimator_names, level_of
+from secateur.slurm.arguments import parse
+from secateur.slurm.grid import build, load_grid
+from secateur.slurm.plan import ROOT, load_plan, save_plan
+from secateur.slurm.preflight import check
+from secateur.slurm.show import task_lines
 
 
 def test_the_study_is_135_runs_on_15_captures_and_3_baselines() -> None:
     program = (
-        "import sys, secateur\n"
-        "code = secateur.main(['grid', 'grid=taylor_sweep', 'out=/nonexistent/runs', '--dry-run', '--json'])\n"
+        "import sys, secateur.command\n"
+        "code = secateur.command.main(['grid', 'grid=taylor_sweep', 'out=/nonexistent/runs', '--dry-run', '--json'])\n"
         "heavy = [m for m in ('torch', 'transformers', 'lm_eval', 'pandas', 'datasets') if m in sys.modules]\n"
         "print(heavy, file=sys.stderr)\n"
         "sys.exit(code)"
@@ -211,5 +211,5 @@ def test_preflight_sees_incomplete_models_and_unwritable_folders(bench) -> None:
 def test_preflight_refuses_a_full_disk(bench, monkeypatch) -> None:
     plan = build(load_grid(str(bench.grid_file)), bench.out)
     assert check(plan, offline=True) == []
-    monkeypatch.setattr("slurm.preflight.RUN_BYTES", 2**60)
+    monkeypatch.setattr("secateur.slurm.preflight.RUN_BYTES", 2**60)
     assert "GiB free, the grid needs about" in check(plan, offline=True)[0].what

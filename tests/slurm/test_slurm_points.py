@@ -3,15 +3,15 @@
 import pytest
 import yaml
 
-from eval.config import RunConfig
-from pruning.compose import CONF_DIR, compose, register
-from pruning.config import validate
-from pruning.errors import ConfigError
-from pruning.overrides import encode, write
-from slurm.arguments import parse
-from slurm.config import GridConfig, Resources, seconds
-from slurm.grid import load_grid, load_slurm
-from slurm.points import Composer, expand, words
+from secateur.eval.config import RunConfig
+from secateur.pruning.compose import CONF_DIR, compose, register
+from secateur.pruning.config import validate
+from secateur.pruning.errors import ConfigError
+from secateur.pruning.overrides import encode, write
+from secateur.slurm.arguments import parse
+from secateur.slurm.config import GridConfig, Resources, seconds
+from secateur.slurm.grid import load_grid, load_slurm
+from secateur.slurm.points import Composer, expand, words
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ import psutil
 import pytest
 from slurm_bench import hasten, limit, most_at_once, until, workers
 
-from pruning.files import canonical
-from slurm import queue
-from slurm.launch import choose, look
-from slurm.overview import Overview
-from slurm.plan import ROOT, Plan
-from slurm.state import log_path, read_state
+from secateur.pruning.files import canonical
+from secateur.slurm import queue
+from secateur.slurm.launch import choose, look
+from secateur.slurm.overview import Overview
+from secateur.slurm.plan import ROOT, Plan
+from secateur.slurm.state import log_path, read_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pruning.files import write_json
-from slurm.claims import myself
-from slurm.dev.cluster import ClusterError, down, missing_programs, up
-from slurm.dev.configs import Shape
-from slurm.estimate import as_json, duration, estimate
-from slurm.grid import build, load_grid, load_slurm
-from slurm.launch import look
-from slurm.overview import observe
-from slurm.plan import Plan, save_plan
-from slurm.queue import Job
-from slurm.show import plan_table, status_table
-from slurm.state import Attempt, TaskState, claim_folder, now, write_state
-from slurm.submit import Submission, queued_as, sbatch_arguments, script_text
+from secateur.pruning.files import write_json
+from secateur.slurm.claims import myself
+from secateur.slurm.dev.cluster import ClusterError, down, missing_programs, up
+from secateur.slurm.dev.configs import Shape
+from secateur.slurm.estimate import as_json, duration, estimate
+from secateur.slurm.grid import build, load_grid, load_slurm
+from secateur.slurm.launch import look
+from secateur.slurm.overview import observe
+from secateur.slurm.plan import Plan, save_plan
+from secateur.slurm.queue import Job
+from secateur.slurm.show import plan_table, status_table
+from secateur.slurm.state import Attempt, TaskState, claim_folder, now, write_state
+from secateur.slurm.submit import Submission, queued_as, sbatch_arguments, script_text
 
 
 def plan_for(bench, cluster: str = "default", **changes: object) -> Plan:
@@ -55,7 +55,7 @@ def test_the_script_is_shell_that_replaces_itself_by_the_runner(bench) -> None:
     assert lines[3] == "module load cuda/12.4"
     assert (
         lines[-1]
-        == f"exec {sys.executable} -P -m slurm.task {plan.path} --array {plan.folder}/arrays/0001.json"
+        == f"exec {sys.executable} -P -m secateur.slurm.task {plan.path} --array {plan.folder}/arrays/0001.json"
     )
 
 
@@ -169,7 +169,7 @@ def test_the_trial_cluster_needs_a_short_new_folder(tmp_path: Path) -> None:
 @pytest.mark.slurm
 def test_the_trial_cluster_comes_up_and_leaves_nothing(cluster, tmp_path_factory) -> None:
     base = Path(f"/tmp/sl{os.getpid()}")
-    command = [sys.executable, "-m", "slurm.dev"]
+    command = [sys.executable, "-m", "secateur.slurm.dev"]
     done = subprocess.run(
         [*command, "up", str(base), "--gpus", "1"], capture_output=True, text=True, check=True, timeout=120
     )
@@ -199,7 +199,7 @@ def test_the_trial_cluster_comes_up_and_leaves_nothing(cluster, tmp_path_factory
 
 
 def test_a_shape_without_gpus_has_no_gres() -> None:
-    from slurm.dev.configs import gres_conf, slurm_conf
+    from secateur.slurm.dev.configs import gres_conf, slurm_conf
 
     shape = Shape(gpus=0, nodes=3)
     assert gres_conf(Path("/b"), shape) == ""

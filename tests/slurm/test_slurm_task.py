@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 from slurm_bench import Bench, until, workers
 
-from slurm.grid import build, load_grid
-from slurm.plan import ROOT, Plan, Task, save_plan
-from slurm.state import read_state
+from secateur.slurm.grid import build, load_grid
+from secateur.slurm.plan import ROOT, Plan, Task, save_plan
+from secateur.slurm.state import read_state
 
 Start = Callable[[], tuple[subprocess.Popen[bytes], Plan, Task]]
 
@@ -27,7 +27,7 @@ def hanging(bench: Bench) -> Start:
         plan = build(load_grid(str(bench.grid_file)), bench.out, foreign="reuse")
         save_plan(plan)
         task = plan.of("run")[0]
-        words = [sys.executable, "-P", "-m", "slurm.task", str(plan.path), "--task", task.id]
+        words = [sys.executable, "-P", "-m", "secateur.slurm.task", str(plan.path), "--task", task.id]
         runner = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)})
         until(lambda: (bench.out / task.id / "stage.json").is_file() and workers(task), 180)
         return runner, plan, task

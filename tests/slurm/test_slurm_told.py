@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from slurm_bench import Bench, until
 
-import secateur
-from slurm.estimate import estimate
-from slurm.grid import build, load_grid
-from slurm.launch import look
-from slurm.plan import ROOT, Plan, Task, find_plans, load_plan, save_plan
-from slurm.show import event_line
-from slurm.state import Attempt, TaskState, now, write_state
+from secateur.command import main
+from secateur.slurm.estimate import estimate
+from secateur.slurm.grid import build, load_grid
+from secateur.slurm.launch import look
+from secateur.slurm.plan import ROOT, Plan, Task, find_plans, load_plan, save_plan
+from secateur.slurm.show import event_line
+from secateur.slurm.state import Attempt, TaskState, now, write_state
 
 SMALL = {"taylor.seq_len": [16], "method": ["taylor", "random"]}
 
@@ -33,22 +33,22 @@ def test_status_finds_a_grid_in_a_folder_below(
 ) -> None:
     """`make demo` writes `runs/demo`, and a person then types `secateur status`."""
     monkeypatch.chdir(bench.folder)
-    assert secateur.main(["status"]) == 1
+    assert main(["status"]) == 1
     assert "holds no grid yet" in capsys.readouterr().err
     demo = planned(bench, bench.out / "demo", axes=SMALL)
     for words in ([], [demo.grid], [demo.name], ["out=runs"], ["out=runs/demo"]):
-        assert secateur.main(["status", *words]) == 0
+        assert main(["status", *words]) == 0
         assert f"in {bench.out / 'demo'}" in capsys.readouterr().out, words
     task = demo.tasks[0].id
     (demo.folder / "logs").mkdir()
     (demo.folder / "logs" / f"{task}.log").write_text("its words\n")
-    assert secateur.main(["logs", task]) == 0
+    assert main(["logs", task]) == 0
     assert "its words" in capsys.readouterr().out
     here = planned(bench, bench.out, axes=SMALL | {"taylor.seq_len": [32]})
     os.utime(demo.path)
-    assert secateur.main(["status"]) == 0
+    assert main(["status"]) == 0
     assert here.grid in capsys.readouterr().out, "a grid of the folder itself comes first"
-    assert secateur.main(["status", demo.grid]) == 0
+    assert main(["status", demo.grid]) == 0
     assert demo.grid in capsys.readouterr().out
 
 

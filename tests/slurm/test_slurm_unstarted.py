@@ -10,17 +10,17 @@ import pytest
 import yaml
 from slurm_bench import Bench
 
-import secateur
-from pruning.naming import safe_name
-from pruning.overrides import write
-from pruning.world.bundle import model_dir
-from slurm import queue
-from slurm.grid import build, load_grid
-from slurm.launch import look
-from slurm.local import Pool, Slot
-from slurm.plan import ROOT, Plan, save_plan
-from slurm.state import log_path, state_path
-from slurm.unstarted import CANCELLED, NOT_BEGUN
+from secateur.command import main
+from secateur.pruning.naming import safe_name
+from secateur.pruning.overrides import write
+from secateur.pruning.world.bundle import model_dir
+from secateur.slurm import queue
+from secateur.slurm.grid import build, load_grid
+from secateur.slurm.launch import look
+from secateur.slurm.local import Pool, Slot
+from secateur.slurm.plan import ROOT, Plan, save_plan
+from secateur.slurm.state import log_path, state_path
+from secateur.slurm.unstarted import CANCELLED, NOT_BEGUN
 
 STRANGE = (
     "-x",
@@ -98,11 +98,11 @@ def test_a_run_of_a_folder_with_a_strange_name(tmp_path: Path, monkeypatch: pyte
     for number, name in enumerate(("-x", ".hidden", "模型")):
         Path(name).symlink_to(model_dir("tiny_llama"))
         words = ["model=local", write("model.path", name), "calibration=world", "eval=none"]
-        assert secateur.main(["run", *words, "taylor.num_samples=4", f"out=runs{number}", "device=cpu"]) == 0
+        assert main(["run", *words, "taylor.num_samples=4", f"out=runs{number}", "device=cpu"]) == 0
         records = [path.parent.name for path in Path(f"runs{number}").glob("*/record.json")]
         assert records
         assert all(record[0] not in "-." for record in records)
-        assert secateur.main(["show", records[0], f"runs=runs{number}"]) == 0
+        assert main(["show", records[0], f"runs=runs{number}"]) == 0
 
 
 def failed(bench: Bench) -> dict[str, str]:
@@ -171,13 +171,14 @@ def test_a_runner_whose_interpreter_is_missing_has_failed(
 
 def test_a_runner_that_dies_at_once_has_failed_with_its_words(bench: Bench) -> None:
     plan = planned(bench)
-    broken = bench.folder / "slurm"
-    broken.mkdir()
+    broken = bench.folder / "secateur" / "slurm"
+    broken.mkdir(parents=True)
+    (broken.parent / "__init__.py").write_text("")
     (broken / "__init__.py").write_text("")
     (broken / "task.py").write_text("raise RuntimeError('this copy is broken')")
     place = Slot({"PYTHONPATH": str(bench.folder)})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("slurm.local.ROOT", bench.folder)
+        patch.setattr("secateur.slurm.local.ROOT", bench.folder)
         Pool(look(plan), [place], lambda *_: None).run()
     assert failed(bench)["capture"] == "NotStarted: exit code 1: RuntimeError: this copy is broken"
 

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from analysis.insight.datasets import KINDS, Dataset
-from analysis.insight.findings.base import MAIN, STRENGTHS, Finding
-from analysis.insight.findings.changes import find_changes
-from analysis.insight.findings.contradictions import find_contradictions
-from analysis.insight.findings.distance import find_distance
-from analysis.insight.findings.factors import find_factors
-from analysis.insight.findings.grid import find_missing
-from analysis.insight.findings.odd import find_odd
-from analysis.insight.findings.outliers import find_outliers
-from analysis.insight.findings.ranks import find_best
-from analysis.insight.findings.spread import find_unstable
+from secateur.analysis.insight.datasets import KINDS, Dataset
+from secateur.analysis.insight.findings.base import MAIN, STRENGTHS, Finding
+from secateur.analysis.insight.findings.changes import find_changes
+from secateur.analysis.insight.findings.contradictions import find_contradictions
+from secateur.analysis.insight.findings.distance import find_distance
+from secateur.analysis.insight.findings.factors import find_factors
+from secateur.analysis.insight.findings.grid import find_missing
+from secateur.analysis.insight.findings.odd import find_odd
+from secateur.analysis.insight.findings.outliers import find_outliers
+from secateur.analysis.insight.findings.ranks import find_best
+from secateur.analysis.insight.findings.spread import find_unstable
 
 FINDERS: tuple[Callable[[Dataset], list[Finding]], ...] = (
     find_distance, find_best, find_changes, find_outliers, find_unstable, find_factors, find_missing, find_odd,

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from analysis.insight.datasets import KINDS, TIME, Dataset
-from analysis.insight.naming import Column
-from analysis.insight.tables import FILE, ROW
-from analysis.insight.units import Unit
+from secateur.analysis.insight.datasets import KINDS, TIME, Dataset
+from secateur.analysis.insight.naming import Column
+from secateur.analysis.insight.tables import FILE, ROW
+from secateur.analysis.insight.units import Unit
 
 Kind = Literal[
     "distance", "best", "change", "outlier", "unstable", "factor", "missing", "contradiction", "odd"

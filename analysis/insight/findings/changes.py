@@ -10,11 +10,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import holm, t_p
-from analysis.insight.datasets import TIME, Dataset
-from analysis.insight.findings.base import Finding, Number, Slice, evidence, label, names_of, slices, where
-from analysis.insight.findings.noise import LEVEL
-from analysis.insight.units import UNITS
+from secateur.analysis.arithmetic import holm, t_p
+from secateur.analysis.insight.datasets import TIME, Dataset
+from secateur.analysis.insight.findings.base import (
+    Finding,
+    Number,
+    Slice,
+    evidence,
+    label,
+    names_of,
+    slices,
+    where,
+)
+from secateur.analysis.insight.findings.noise import LEVEL
+from secateur.analysis.insight.units import UNITS
 
 LEAST = 0.02
 """Relative changes below this are not reported."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.insight.datasets import TIME, Dataset
-from analysis.insight.findings.base import Evidence, Finding, Number, Strength, word
-from analysis.insight.naming import Column
-from analysis.insight.tables import FILE, ROW
-from analysis.insight.units import UNITS, Unit
+from secateur.analysis.insight.datasets import TIME, Dataset
+from secateur.analysis.insight.findings.base import Evidence, Finding, Number, Strength, word
+from secateur.analysis.insight.naming import Column
+from secateur.analysis.insight.tables import FILE, ROW
+from secateur.analysis.insight.units import UNITS, Unit
 
 NOISE = 1e-9
 MOST = 30

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.arithmetic import holm, normal_p
-from analysis.insight.datasets import Dataset
-from analysis.insight.findings.base import (
+from secateur.analysis.arithmetic import holm, normal_p
+from secateur.analysis.insight.datasets import Dataset
+from secateur.analysis.insight.findings.base import (
     MAIN,
     Finding,
     Number,
@@ -21,8 +21,8 @@ from analysis.insight.findings.base import (
     slices,
     where,
 )
-from analysis.insight.findings.noise import LEVEL
-from analysis.insight.units import UNITS
+from secateur.analysis.insight.findings.noise import LEVEL
+from secateur.analysis.insight.units import UNITS
 
 
 def find_distance(data: Dataset) -> list[Finding]:

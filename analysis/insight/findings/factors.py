@@ -6,12 +6,12 @@
 import math
 from dataclasses import replace
 
-from analysis.insight.datasets import Dataset
-from analysis.insight.findings.base import MAIN, Evidence, Finding, Number, Slice, slices, where
-from analysis.insight.findings.noise import LEVEL, judged
-from analysis.insight.tables import FILE
-from analysis.insight.units import UNITS
-from analysis.variance import Term, explain
+from secateur.analysis.insight.datasets import Dataset
+from secateur.analysis.insight.findings.base import MAIN, Evidence, Finding, Number, Slice, slices, where
+from secateur.analysis.insight.findings.noise import LEVEL, judged
+from secateur.analysis.insight.tables import FILE
+from secateur.analysis.insight.units import UNITS
+from secateur.analysis.variance import Term, explain
 
 LEAST = 8
 WORK = 4000

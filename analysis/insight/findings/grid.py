@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from analysis.insight.datasets import Dataset
-from analysis.insight.findings.base import Evidence, Finding, Number, measures, word
-from analysis.insight.tables import FILE
+from secateur.analysis.insight.datasets import Dataset
+from secateur.analysis.insight.findings.base import Evidence, Finding, Number, measures, word
+from secateur.analysis.insight.tables import FILE
 
 LEVELS = 12
 FULL = 0.7

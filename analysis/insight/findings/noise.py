@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import holm
-from analysis.insight.findings.base import Finding, Slice, known_errors
+from secateur.analysis.arithmetic import holm
+from secateur.analysis.insight.findings.base import Finding, Slice, known_errors
 
 LEVEL = 0.05
 """Of tables of pure noise at most this share has a claim of one kind (Holm over all that was tested in the table)."""

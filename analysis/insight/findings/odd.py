@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 
-from analysis.insight.datasets import Dataset
-from analysis.insight.findings.base import Evidence, Finding, Number, measures
-from analysis.insight.settled import Odd
+from secateur.analysis.insight.datasets import Dataset
+from secateur.analysis.insight.findings.base import Evidence, Finding, Number, measures
+from secateur.analysis.insight.settled import Odd
 
 LISTED = 6
 OFTEN = 0.05

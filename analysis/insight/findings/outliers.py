@@ -9,10 +9,19 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import t_p
-from analysis.insight.datasets import Dataset
-from analysis.insight.findings.base import Finding, Number, Slice, evidence, label, names_of, slices, where
-from analysis.insight.findings.noise import LEVEL, factors_of, judged, main_effects
+from secateur.analysis.arithmetic import t_p
+from secateur.analysis.insight.datasets import Dataset
+from secateur.analysis.insight.findings.base import (
+    Finding,
+    Number,
+    Slice,
+    evidence,
+    label,
+    names_of,
+    slices,
+    where,
+)
+from secateur.analysis.insight.findings.noise import LEVEL, factors_of, judged, main_effects
 
 OUTLIER, FAR = 5.0, 10.0
 """Modified z scores from which a value is an outlier, and a strong one (Iglewicz and Hoaglin 1993 use 3.5)."""

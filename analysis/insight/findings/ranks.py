@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import holm, t_p
-from analysis.insight.datasets import Dataset
-from analysis.insight.findings.base import (
+from secateur.analysis.arithmetic import holm, t_p
+from secateur.analysis.insight.datasets import Dataset
+from secateur.analysis.insight.findings.base import (
     Evidence,
     Finding,
     Number,
@@ -24,7 +24,7 @@ from analysis.insight.findings.base import (
     slices,
     where,
 )  # fmt: skip
-from analysis.insight.findings.noise import LEVEL, Noise, find_noise, judged
+from secateur.analysis.insight.findings.noise import LEVEL, Noise, find_noise, judged
 
 SPOTS = 6
 

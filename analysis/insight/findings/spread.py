@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.arithmetic import chi2_p
-from analysis.insight.datasets import Dataset
-from analysis.insight.findings.base import (
+from secateur.analysis.arithmetic import chi2_p
+from secateur.analysis.insight.datasets import Dataset
+from secateur.analysis.insight.findings.base import (
     Evidence,
     Finding,
     Number,
@@ -23,9 +23,9 @@ from analysis.insight.findings.base import (
     slices,
     where,
 )  # fmt: skip
-from analysis.insight.findings.noise import LEVEL, judged
-from analysis.insight.tables import FILE, ROW
-from analysis.insight.units import UNITS
+from secateur.analysis.insight.findings.noise import LEVEL, judged
+from secateur.analysis.insight.tables import FILE, ROW
+from secateur.analysis.insight.units import UNITS
 
 UNSTABLE, SHAKY = 0.10, 0.25
 MOST = 30

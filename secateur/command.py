@@ -7,27 +7,32 @@ import os
 import sys
 from collections.abc import Callable
 
+from secateur import __version__
+
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("eval.cli:run", "prune a model, measure it, write the record"),
-    "capture": ("eval.cli:capture", "only the gradient pass, for the runs that will share it"),
-    "grid": ("slurm.cli:grid", "expand a grid, drop what is done, run the rest here or on Slurm"),
-    "status": ("slurm.cli:status", "what of a grid is done, running, queued, failed and why"),
-    "logs": ("slurm.cli:logs", "the log of one run of a grid"),
-    "retry": ("slurm.cli:retry", "run the failed runs of a grid again"),
-    "cancel": ("slurm.cli:cancel", "cancel what a grid has queued or running"),
-    "eval": ("eval.cli_eval:evaluate", "measure a checkpoint or a finished run again"),
-    "bench": ("eval.speed.cli:bench", "time prefill and decode of models, dense or pruned, and of settings"),
-    "analyze": ("analysis.cli:analyze", "reports, JSON, tables and plots over many runs"),
+    "run": ("secateur.eval.cli:run", "prune a model, measure it, write the record"),
+    "capture": ("secateur.eval.cli:capture", "only the gradient pass, for the runs that will share it"),
+    "grid": ("secateur.slurm.cli:grid", "expand a grid, drop what is done, run the rest here or on Slurm"),
+    "status": ("secateur.slurm.cli:status", "what of a grid is done, running, queued, failed and why"),
+    "logs": ("secateur.slurm.cli:logs", "the log of one run of a grid"),
+    "retry": ("secateur.slurm.cli:retry", "run the failed runs of a grid again"),
+    "cancel": ("secateur.slurm.cli:cancel", "cancel what a grid has queued or running"),
+    "eval": ("secateur.eval.cli_eval:evaluate", "measure a checkpoint or a finished run again"),
+    "bench": (
+        "secateur.eval.speed.cli:bench",
+        "time prefill and decode of models, dense or pruned, and of settings",
+    ),
+    "analyze": ("secateur.analysis.cli:analyze", "reports, JSON, tables and plots over many runs"),
     "insight": (
-        "analysis.insight.cli:insight",
+        "secateur.analysis.insight.cli:insight",
         "a written report over any results folder, every figure traced to a file",
     ),
-    "show": ("analysis.cli:show", "one run on the terminal"),
-    "compare": ("analysis.cli:compare", "what differs between two runs"),
-    "models": ("pruning.cli:models", "model families and configs that exist"),
-    "methods": ("pruning.cli:methods", "pruning methods and estimators that exist"),
-    "tasks": ("eval.cli:tasks", "tasks and perplexity protocols that exist"),
-    "fetch": ("eval.fetch:fetch", "download models and data for machines without internet"),
+    "show": ("secateur.analysis.cli:show", "one run on the terminal"),
+    "compare": ("secateur.analysis.cli:compare", "what differs between two runs"),
+    "models": ("secateur.pruning.cli:models", "model families and configs that exist"),
+    "methods": ("secateur.pruning.cli:methods", "pruning methods and estimators that exist"),
+    "tasks": ("secateur.eval.cli:tasks", "tasks and perplexity protocols that exist"),
+    "fetch": ("secateur.eval.fetch:fetch", "download models and data for machines without internet"),
 }
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -43,7 +48,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 HELP = """secateur: structured pruning experiments on large language models
 
-usage: secateur COMMAND [KEY=VALUE ...] [--help]
+usage: secateur COMMAND [KEY=VALUE ...] [--help] | --version
 
 {commands}
 
@@ -58,6 +63,9 @@ examples:
 def main(argv: list[str] | None = None) -> int:
     """Run one sub-command; return its exit code (0 only when all that was asked for is done)."""
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["--version"]:
+        print(f"secateur {__version__}")
+        return 0
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         width = max(map(len, COMMANDS))
         table = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
@@ -72,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _guarded(name: str, arguments: list[str]) -> int:
     """Call a sub-command; what a user can mend is said in one line, without a traceback."""
-    from pruning.errors import SecateurError
+    from secateur.pruning.errors import SecateurError
 
     module, function = COMMANDS[name][0].split(":")
     try:
