@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 
 ESTIMATORS = Path(__file__).parent / "importance"
+LENT: "dict[str, Level]" = {}
+"""Estimators that have no file: a caller's own, for the length of one call (`importance.base.lent`)."""
 
 
 class Level(IntEnum):
@@ -36,11 +38,17 @@ class Level(IntEnum):
 
 def estimator_names() -> list[str]:
     """Names of the importance estimators: each is a file of `pruning/importance/`."""
-    return sorted(p.stem for p in ESTIMATORS.glob("*.py") if p.stem not in {"__init__", "base", "scores"})
+    files = {p.stem for p in ESTIMATORS.glob("*.py") if p.stem not in {"__init__", "base", "scores"}}
+    return sorted(files | set(LENT))
+
+
+def level_of(estimator: str) -> Level:
+    """The level that an estimator needs."""
+    return LENT[estimator] if estimator in LENT else _declared(estimator)
 
 
 @cache
-def level_of(estimator: str) -> Level:
+def _declared(estimator: str) -> Level:
     """The level that an estimator's file declares as `Level.NAME`, read without running the file (it imports torch)."""
     tree = ast.parse((ESTIMATORS / f"{estimator}.py").read_text(encoding="utf-8"))
     found = {

@@ -4,6 +4,7 @@ PruneConfig -> (model, adapter) -> samples [N, T] -> Capture -> scores per unit 
 once, or several times over when the schedule is iterative.
 """
 
+import copy
 import logging
 import time
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Pruned:
 def run(
     config: PruneConfig,
     *,
+    given: LoadedModel | None = None,
     exclude: Excluded = NOTHING,
     plan_path: Path | None = None,
     announce: Announce = lambda stage: None,
@@ -68,14 +70,16 @@ def run(
 
     Args:
         config: What to do.
+        given: A model in memory, which is cut in place; else the one that the config names is loaded.
         exclude: Evaluation text, which calibration must not see.
         plan_path: Where the plan is kept; the extreme layers are thus on disk before the cut.
         announce: Told the name of each stage as it begins.
     """
     clock = _Clock(announce)
     clock.start("load")
-    dense = load(config.model, config.device)
+    dense = given or load(config.model, config.device)
     refuse_sick(dense.model)
+    reference = _original(config, given)
     result = Pruned(dense, whole(dense.layout, dense.fingerprint), None, True, clock.seconds)
     cuts = ratios(config.method.schedule, config.budget.ratio)
     stages = Stages(config, dense, exclude, cuts)
@@ -93,7 +97,7 @@ def run(
         if plan_path is not None:
             plan.save(plan_path)
         clock.start("surgery")
-        _note(result, cut(config, current, plan.since(result.plan), exclude))
+        _note(result, cut(config, current, plan.since(result.plan), exclude, reference))
         result.plan = plan
         stages.keep(number + 1, plan)
     if plan_path is not None:
@@ -107,6 +111,17 @@ def run(
         result.plan.ratio,
     )
     return result
+
+
+def _original(config: PruneConfig, given: LoadedModel | None) -> Callable[[], LoadedModel] | None:
+    """What brings back the dense model that later cuts refit to; a model in memory is copied before it is cut."""
+    method = config.method
+    if given is None or not method.changes_weights:
+        return None
+    if method.schedule.kind == "oneshot" and getattr(given.model.config, "secateur_layers", None) is None:
+        return None
+    dense = replace(given, model=copy.deepcopy(given.model))
+    return lambda: dense
 
 
 def _captured(config: PruneConfig, loaded: LoadedModel, exclude: Excluded, result: Pruned) -> Capture | None:

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, nothing anywhere else."""
+"""A progress bar on a terminal and in a notebook, nothing anywhere else."""
 
 import sys
 import time
@@ -37,7 +37,7 @@ class Bar:
 
     def __init__(self, label: str, total: int, *, show: bool | None = None) -> None:
         self._label, self._total = label, total
-        self._visible = sys.stderr.isatty() and show is not False
+        self._visible = (sys.stderr.isatty() or "ipykernel" in sys.modules) and show is not False
         self._drawn = 0.0
 
     def __enter__(self) -> Self:

@@ -1,7 +1,11 @@
 """The table of importance estimators."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from secateur.pruning.capture.views import Estimator
 from secateur.pruning.errors import ConfigError
+from secateur.pruning.levels import LENT
 
 ESTIMATORS: dict[str, Estimator] = {}
 
@@ -12,6 +16,24 @@ def register(item: Estimator) -> Estimator:
         raise ValueError(f"two estimators are called {item.name}")
     ESTIMATORS[item.name] = item
     return item
+
+
+@contextmanager
+def lent(item: Estimator) -> Generator[None]:
+    """Have an estimator in the table for the length of a `with`: a function of a caller's own.
+
+    Raises:
+        ConfigError: An estimator of this name exists.
+    """
+    if item.name in ESTIMATORS:
+        raise ConfigError(
+            f"method={item.name}: an estimator of this name exists; call the function something else"
+        )
+    ESTIMATORS[item.name], LENT[item.name] = item, item.level
+    try:
+        yield
+    finally:
+        del ESTIMATORS[item.name], LENT[item.name]
 
 
 def estimator(name: str) -> Estimator:
