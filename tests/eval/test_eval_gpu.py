@@ -13,7 +13,8 @@ from secateur.eval.hflm import StoredHFLM
 from secateur.eval.referee import referee
 from secateur.eval.speed.timing import make_cache, prompt, timed_pass
 from secateur.pruning.memory import Meter
-from tests.eval.conftest import FAMILIES, cut, make_model, make_pairs
+from tests.eval.conftest import cut, make_model, make_pairs
+from tests.families import FAMILIES
 
 pytestmark = pytest.mark.gpu
 PAIRS = make_pairs(documents=3)
