@@ -1,4 +1,4 @@
-"""The Python API: the command's plans and bits, nothing left behind, and refusals on one line."""
+"""The Python API: the command's plans and bits, and nothing left behind."""
 
 import copy
 import doctest
@@ -15,14 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.eval.record import read_record
 from secateur.pruning.errors import SecateurError
 from secateur.pruning.plan import PruningPlan
 from secateur.pruning.world.bundle import model_dir
-from tests.pruning.commands import call, place, save_model, tokenizer
+from tests.pruning.commands import call, place
 
 SHIPPED = ("tiny_llama", "tiny_mistral", "tiny_qwen2")
 SMALL: dict[str, Any] = {"taylor": {"num_samples": 8, "seq_len": 32}}
@@ -198,80 +198,6 @@ def test_an_estimator_is_held_to_its_contract(score: Any, says: str, llama: Any)
         secateur.prune(llama, score, calibration=TEXTS, **SMALL)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def compiled(model: Any) -> Any:
-    return torch.compile(model)
-
-
-def adapted(model: Any) -> Any:
-    peft = pytest.importorskip("peft")
-    return peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
-
-
-def emptied(model: Any) -> Any:
-    return model.to("meta")
-
-
-def quantised(model: Any) -> Any:
-    model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    return model
-
-
-def headless(model: Any) -> Any:
-    return AutoModel.from_pretrained(model_dir("tiny_llama"))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (compiled, "torch.compile"), (adapted, "merge_and_unload"), (emptied, "`meta`"), (quantised, "quantised"),
-        (headless, "head"), (nn.DataParallel, "model.module"), (lambda model: nn.Linear(2, 2), "cannot be pruned"),
-        (lambda model: 17, "cannot be pruned"),
-    ],
-)  # fmt: skip
-def test_what_is_no_plain_model_is_refused_on_one_line(spoil: Any, says: str, llama: Any) -> None:
-    with pytest.raises(SecateurError) as caught:
-        secateur.prune(spoil(copy.deepcopy(llama)), "magnitude")
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"guard": {"max_layer_ration": 0.5}}, "guard.max_layer_ratio"),
-        ({"guard.max_layer_ratio": 2}, "guard.max_layer_ratio"),
-        ({"taylor": {"num_samples": 0}}, "taylor.num_samples"),
-        ({"ratio": 1.5}, "budget.ratio"),
-        ({"budget": {"ratio": 0.1}}, "budget.ratio is given"),
-        ({"method": "taylr"}, "method=taylr"),
-        ({"method": "taylor"}, "calibration=... must be given"),
-        ({"method": "taylor", "calibration": "nowhere.jsonl"}, "calibration=nowhere.jsonl"),
-        ({"method": "taylor", "calibration": [1, 2]}, "calibration"),
-        ({"method": "taylor", "calibration": ["short"]}, "taylor.num_samples"),
-        ({"method": "taylor", "calibration": TEXTS, "tokenizer": "/nowhere"}, "tokenizer=/nowhere"),
-        ({"method": "taylor", "calibration": TEXTS, "tokenizer": 17}, "int is no tokenizer"),
-        ({"device": "cuda:99"}, "device=cuda:99"),
-        ({"eval": {"limit": 0}}, "eval.limit"),
-    ],
-)  # fmt: skip
-def test_bad_arguments_are_refused_by_key_on_one_line(options: dict[str, Any], says: str, llama: Any) -> None:
-    with pytest.raises(SecateurError) as caught:
-        secateur.prune(llama, **{"method": "magnitude", **options})
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_another_models_tokenizer_is_refused(tmp_path: Path) -> None:
-    small = AutoModelForCausalLM.from_pretrained(save_model(tmp_path / "net"))
-    with pytest.raises(SecateurError, match="tokenizer"):
-        secateur.prune(small, calibration=TEXTS, tokenizer=str(model_dir("tiny_llama")), **SMALL)
-    small.config._name_or_path = ""
-    with pytest.raises(SecateurError, match="must be given: in-memory brings none"):
-        secateur.prune(small, calibration=TEXTS, **SMALL)
-    text = [f"w{i} w{i + 1} w{i + 2} w9 w10" for i in range(4, 50)] * 4
-    assert secateur.prune(small, calibration=text, tokenizer=tokenizer(), **SMALL).plan.removed > 0
 
 
 def test_the_steps_one_by_one_are_the_whole(llama: Any) -> None:
