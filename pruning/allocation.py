@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from secateur.pruning.alike import cut_alike
 from secateur.pruning.config import BudgetConfig, GuardConfig, MethodConfig, identity
 from secateur.pruning.errors import BudgetError, ConfigError
 from secateur.pruning.importance.scores import Scores
@@ -140,14 +141,11 @@ def make_plan(
         _offers(scores, layout, method, guard), key=lambda o: (o.score, o.tie, o.layer, o.structure, o.units)
     )
     cut = _Cut(layout, guard)
-    targets = _layer_targets(layout, method, target)
-    for layer, share in enumerate(targets):
-        cut.take((o for o in offers if o.layer == layer), share)
-    offers = [o for o in offers if not targets or targets[o.layer] > 0]
-    cut.take(offers, target - cut.spent)
     step = step_of(layout, method, guard)
-    while target - cut.spent >= step and cut.exchange(offers, target):
-        pass
+    if method.allocation == "alike":
+        cut.removed, cut.spent = cut_alike(scores, layout, method, guard, target)
+    else:
+        _spend(cut, offers, _layer_targets(layout, method, target), target, step)
     if target - cut.spent >= step and target > 0:
         raise BudgetError(_impossible(target, cut, whole, budget, guard))
     layers = tuple(_layer_plan(cut, index) for index in range(len(layout.layers)))
@@ -169,6 +167,16 @@ def make_plan(
             for name, count in cut.bound.items()
         ),
     )
+
+
+def _spend(cut: _Cut, offers: list[Offer], targets: list[int], target: int, step: int) -> None:
+    """Take what each layer owes, then what scores lowest, until less than `step` of the target is left."""
+    for layer, share in enumerate(targets):
+        cut.take((o for o in offers if o.layer == layer), share)
+    offers = [o for o in offers if not targets or targets[o.layer] > 0]
+    cut.take(offers, target - cut.spent)
+    while target - cut.spent >= step and cut.exchange(offers, target):
+        pass
 
 
 def _gains(cut: _Cut) -> list[int]:
@@ -230,8 +238,11 @@ def _layer_targets(layout: Layout, method: MethodConfig, target: int) -> list[in
 def step_of(layout: Layout, method: MethodConfig, guard: GuardConfig) -> int:
     """The amount that no budget is missed by, in parameters: a run of channels, or a KV group where only these go.
 
-    The last KV group of a layer takes the norm along.
+    The last KV group of a layer takes the norm along. Layers that stay alike lose a unit each.
     """
+    if method.allocation == "alike":
+        kind = method.structures == "attention"
+        return sum(la.group_cost if kind else la.channel_cost * guard.round_to for la in layout.layers) or 1
     costs = (
         layer.group_cost + layer.attention_fixed
         if method.structures == "attention"

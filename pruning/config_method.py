@@ -83,7 +83,7 @@ class MethodConfig(Frozen):
     ] = "weight"
     scope: Literal["layer", "block"] = "block"
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    allocation: Literal["global", "uniform", "per_layer"] = "global"
+    allocation: Literal["global", "uniform", "alike", "per_layer"] = "global"
     layer_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     structures: Literal["both", "attention", "mlp"] = "both"
     schedule: ScheduleConfig = ScheduleConfig()
@@ -119,6 +119,10 @@ class MethodConfig(Frozen):
 
     @model_validator(mode="after")
     def _search_from_one_cut(self) -> Self:
+        if self.search.kind != "none" and self.allocation == "alike":
+            raise ValueError(
+                "method.search gives layers widths of their own; method.allocation=alike forbids that"
+            )
         if self.search.kind != "none" and self.schedule.kind != "oneshot":
             raise ValueError(
                 "method.search needs method.schedule.kind=oneshot: it starts from the dense model"

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("secateur.slurm.cli:retry", "run the failed runs of a grid again"),
     "cancel": ("secateur.slurm.cli:cancel", "cancel what a grid has queued or running"),
     "eval": ("secateur.eval.cli_eval:evaluate", "measure a checkpoint or a finished run again"),
+    "export": ("secateur.pruning.export.cli:export", "write a pruned checkpoint for stock Transformers"),
     "bench": (
         "secateur.eval.speed.cli:bench",
         "time prefill and decode of models, dense or pruned, and of settings",
