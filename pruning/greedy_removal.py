@@ -49,14 +49,16 @@ def greedy_costs(
     Raises:
         NumericsError: G is not positive definite, not even with much more damping.
     """
-    left = Left(*starting_point(weight, gram, metric, ridge), units)
-    costs = eliminate(left)
-    if not bool(torch.isfinite(costs).all() & (left.info == 0)):
-        raise NumericsError(
-            "second-order scores: the Gram matrix of the activations is singular to working precision; "
-            "use more calibration samples (taylor.num_samples) or model.dtype=float32"
-        )
-    return costs
+    for factor in RIDGE_STEPS:
+        left = Left(*starting_point(weight, gram, metric, factor * ridge), units)
+        costs = eliminate(left)
+        if bool(torch.isfinite(costs).all() & (left.info == 0)):
+            return costs
+        log.warning("a Gram matrix lost its definiteness with a ridge of %.0e; trying more", factor * ridge)
+    raise NumericsError(
+        "second-order scores: the Gram matrix of the activations is singular to working precision; "
+        "use more calibration samples (taylor.num_samples) or model.dtype=float32"
+    )
 
 
 def starting_point(

@@ -10,6 +10,7 @@ from secateur.pruning.capture import loss, products
 from secateur.pruning.capture.loss import ChunkedLoss
 from secateur.pruning.capture.products import FastProducts, product
 from secateur.pruning.capture.views import Level
+from secateur.pruning.models.head import Head
 from tests.pruning.conftest import build, capture_of, text
 
 needs_onednn = pytest.mark.skipif(not products.AVAILABLE, reason="this build of PyTorch has no oneDNN")
@@ -88,7 +89,7 @@ def test_loss_and_slopes_equal_cross_entropy(chunk: int, monkeypatch: pytest.Mon
     )  # losses up to some hundred
     targets, factors = torch.randint(0, 50, (19,)), torch.rand(19)
     ours, theirs = hidden.clone().requires_grad_(), hidden.double().requires_grad_()
-    losses, total = ChunkedLoss.apply(ours, weight, bias, targets, factors, 2.0)  # type: ignore[misc]
+    losses, total = ChunkedLoss.apply(ours, weight, bias, targets, factors, 2.0, Head(None))  # type: ignore[misc]
     total.backward()
     logits = nn.functional.linear(theirs, weight.double(), bias.double())
     expected = nn.functional.cross_entropy(logits, targets, reduction="none")
