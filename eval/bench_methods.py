@@ -172,7 +172,9 @@ def main(argv: list[str]) -> int:
     if missing:
         console.print(f"give {' '.join(f'{key}=...' for key in missing)}; see eval/bench_methods.py")
         return 2
-    logging.getLogger("secateur.pruning").setLevel(logging.ERROR)
+    quiet = logging.getLogger("secateur.pruning")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
     torch.set_num_threads(1)
     register(RunConfig)
     with tempfile.TemporaryDirectory() as scratch:
@@ -182,6 +184,8 @@ def main(argv: list[str]) -> int:
         except SecateurError as error:
             console.print(str(error))
             return 2
+        finally:
+            quiet.setLevel(level)
     console.print(table_of(rows, given))
     return 0
 

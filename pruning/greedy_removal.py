@@ -47,8 +47,13 @@ def greedy_costs(
         float64 [U]: the rise at the unit's turn, made ascending in the order of removal.
 
     Raises:
-        NumericsError: G is not positive definite, not even with much more damping.
+        NumericsError: G is not positive definite, not even with much more damping; or M is not finite.
     """
+    if metric is not None and not bool(torch.isfinite(metric).all()):
+        raise NumericsError(
+            "second-order scores: squared slopes at an output projection are too large for their type; the model's "
+            "gradients explode (random weights?), or load it with model.dtype=float64"
+        )
     for factor in RIDGE_STEPS:
         left = Left(*starting_point(weight, gram, metric, factor * ridge), units)
         costs = eliminate(left)

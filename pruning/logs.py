@@ -22,11 +22,9 @@ def configure_logging(verbose: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for name in ("secateur",):
-        main = os.environ.get("RANK", "0") == "0"  # of several workers one speaks
-        logging.getLogger(name).setLevel(
-            logging.DEBUG if verbose else logging.INFO if main else logging.WARNING
-        )
+    main = os.environ.get("RANK", "0") == "0"  # of several workers one speaks
+    ours = logging.DEBUG if verbose else logging.INFO if main else logging.WARNING
+    logging.getLogger("secateur").setLevel(ours)
     # the widths of a pruned model differ by layer, as its config says; reading the dense ones is meant
     logging.getLogger("transformers.integrations.heterogeneity.configuration_utils").setLevel(logging.ERROR)
     if "transformers" in sys.modules or not sys.stderr.isatty():

@@ -30,7 +30,7 @@ PAIRS = [(f"{a} w9 {b}", f" {b} {c}") for a, b, c in zip(WORDS[:12], WORDS[12:24
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_goes_the_whole_way(family: str, tmp_path: Path) -> None:
-    here, tokenizer = place(tmp_path, family, vocab_size=320), make_tokenizer()
+    here, tokenizer = place(tmp_path, family, vocab_size=320, pad_token_id=None), make_tokenizer()
     tokenizer.save_pretrained(here.model)
     for method in METHODS:
         done = call("run", *here.arguments(f"method={method}", "budget.ratio=0.2", "save_model=true"))

@@ -258,3 +258,10 @@ def test_matrices_that_waited_on_the_host_are_scored_on_the_models_device(name: 
         )
     view = caught.value.args[0]
     assert view.weight.device == getattr(view, name).device == device
+
+
+def test_slopes_that_overflow_are_named_as_such() -> None:
+    """Not as a Gram matrix that more samples would mend."""
+    metric = torch.full((3, 3), torch.inf)
+    with pytest.raises(NumericsError, match="gradients explode"):
+        greedy_costs(torch.ones(3, 4), torch.eye(4), metric, 2)
