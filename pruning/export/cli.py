@@ -19,7 +19,7 @@ What a target cannot carry is said, with the layers, before any work.
 
 examples:
   secateur export run=RUN_ID to=stock
-  secateur export checkpoint=runs/RUN_ID/model to=stock out=plain
+  secateur export checkpoint=runs/RUN_ID/model to=stock out=runs/plain
 """
 KEYS = ("checkpoint", "run", "to", "runs", "out")
 
